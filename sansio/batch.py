@@ -1,0 +1,281 @@
+"""The one vocabulary over all providers: what is asked (`ExecuteBatch`) and what comes back (`TokenChunk`, `Tokens`).
+
+`TokenChunk` is made once per provider delta, so it is a msgspec struct (a tenth of a frozen dataclass' construction time);
+everything else here is per request.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Iterable, Mapping, Sequence
+from dataclasses import dataclass, field
+from typing import Any, Literal
+
+import msgspec
+
+Role = Literal["system", "developer", "user", "assistant", "tool"]
+FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "continue", "error", "unknown"]
+"""Why a choice ended, normalised; the provider's own word stays beside it (``raw_finish_reason``)."""
+
+Provenance = Literal["exact", "lower_bound", "unknown"]
+"""How well a usage is known: as reported at the end, as far as reported before a break, or not at all."""
+
+
+@dataclass(frozen=True, slots=True)
+class TextPart:
+    """Text inside a message with several parts."""
+
+    text: str
+
+
+@dataclass(frozen=True, slots=True)
+class ImagePart:
+    """An image by URL (``https:`` or ``data:``). ``detail`` is the provider's word for the resolution, if any."""
+
+    url: str
+    detail: str | None = None
+
+
+ContentPart = TextPart | ImagePart
+
+
+@dataclass(frozen=True, slots=True)
+class ToolCall:
+    """One call the model asks for. ``arguments`` is the JSON text as the model wrote it, not parsed."""
+
+    id: str
+    name: str
+    arguments: str
+
+
+@dataclass(frozen=True, slots=True)
+class Tool:
+    """A function the model may call. ``parameters`` is a JSON Schema."""
+
+    name: str
+    description: str = ""
+    parameters: Mapping[str, Any] = field(default_factory=dict)
+    strict: bool | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class Message:
+    """One turn. ``tool_call_id`` belongs to a ``tool`` message, ``tool_calls`` and ``refusal`` to an ``assistant`` one."""
+
+    role: Role
+    content: str | Sequence[ContentPart] = ""
+    name: str | None = None
+    tool_call_id: str | None = None
+    tool_calls: Sequence[ToolCall] = ()
+    refusal: str | None = None
+
+
+@dataclass(frozen=True, slots=True)
+class ExecuteBatch:
+    """One request to a model, in words that fit every provider.
+
+    ``max_output_tokens`` counts reasoning too. ``response_format`` is ``"text"``, ``"json_object"`` or a JSON Schema
+    mapping. ``extra`` is passed through to the provider's body untouched and wins over what the codec wrote.
+    Raises `ValueError` for no messages or a number out of range.
+    """
+
+    messages: Sequence[Message]
+    tools: Sequence[Tool] = ()
+    tool_choice: str | None = None
+    parallel_tool_calls: bool | None = None
+    max_output_tokens: int | None = None
+    temperature: float | None = None
+    top_p: float | None = None
+    stop: Sequence[str] = ()
+    seed: int | None = None
+    response_format: str | Mapping[str, Any] | None = None
+    reasoning_effort: str | None = None
+    metadata: Mapping[str, str] = field(default_factory=dict)
+    extra: Mapping[str, Any] = field(default_factory=dict)
+
+    def __post_init__(self) -> None:
+        if not self.messages:
+            raise ValueError("messages: is empty; give at least one Message")
+        for message in self.messages:
+            if not isinstance(message, Message):
+                raise ValueError(f"messages: {type(message).__name__} is not a Message; write Message(role=…, content=…)")
+        if self.max_output_tokens is not None and self.max_output_tokens < 1:
+            raise ValueError(f"max_output_tokens: {self.max_output_tokens!r} is below 1; leave it out for the provider's own")
+
+
+@dataclass(frozen=True, slots=True)
+class TokenEstimate:
+    """What a request is expected to use, before it is sent: what the limiter and the budget reserve."""
+
+    input_tokens: int
+    output_tokens: int
+
+
+@dataclass(frozen=True, slots=True)
+class TokenUsage:
+    """What one attempt used, in tokens.
+
+    input_tokens: the whole prompt, cached parts included.
+    cached_input_tokens: the part of it read from a cache. cache_write_tokens: the part written to one.
+    output_tokens: everything billed as output, reasoning included. reasoning_tokens: the part of it that is reasoning.
+    """
+
+    input_tokens: int = 0
+    output_tokens: int = 0
+    cached_input_tokens: int = 0
+    cache_write_tokens: int = 0
+    reasoning_tokens: int = 0
+    provenance: Provenance = "exact"
+
+    @property
+    def total_tokens(self) -> int:
+        """Input and output together."""
+        return self.input_tokens + self.output_tokens
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        return {name: getattr(self, name) for name in self.__slots__}
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> TokenUsage:
+        """The inverse of `to_dict`."""
+        return TokenUsage(**data)
+
+
+class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
+    """A fragment of a tool call. ``id`` and ``name`` are set in the first fragment only; join ``arguments`` by ``index``."""
+
+    index: int = 0
+    id: str = ""
+    name: str = ""
+    arguments: str = ""
+
+
+class TokenChunk(msgspec.Struct, frozen=True, gc=False):
+    """One delta of the provider, never merged with another.
+
+    ``index`` is the choice. ``finish_reason`` is set in a choice's last chunk, ``usage`` in the chunk that carries it.
+    """
+
+    text_delta: str = ""
+    reasoning_delta: str = ""
+    refusal_delta: str = ""
+    tool_call_deltas: tuple[ToolCallDelta, ...] = ()
+    index: int = 0
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    usage: TokenUsage | None = None
+
+    @property
+    def has_content(self) -> bool:
+        """Whether this chunk commits its attempt: text, reasoning, refusal or a tool call's delta."""
+        return bool(self.text_delta or self.reasoning_delta or self.refusal_delta or self.tool_call_deltas)
+
+
+@dataclass(frozen=True, slots=True)
+class Tokens:
+    """An answer as a whole: the fold of its chunks. ``usage`` is ``None`` where it is unknown (never zero by default).
+
+    With several choices, ``text``, ``tool_calls`` and the rest are those of choice 0 and ``others`` holds the rest.
+    """
+
+    text: str = ""
+    reasoning: str = ""
+    refusal: str = ""
+    tool_calls: tuple[ToolCall, ...] = ()
+    finish_reason: FinishReason | None = None
+    raw_finish_reason: str | None = None
+    usage: TokenUsage | None = None
+    others: tuple[Tokens, ...] = ()
+
+    def __str__(self) -> str:
+        return self.text
+
+    @staticmethod
+    def from_chunks(chunks: Iterable[TokenChunk]) -> Tokens:
+        """Fold chunks, in order."""
+        builder = TokensBuilder()
+        builder.add(chunks)
+        return builder.build()
+
+    def to_dict(self) -> dict[str, Any]:
+        """Plain JSON values."""
+        out: dict[str, Any] = {"text": self.text}
+        for name in ("reasoning", "refusal", "finish_reason", "raw_finish_reason"):
+            if value := getattr(self, name):
+                out[name] = value
+        if self.tool_calls:
+            out["tool_calls"] = [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in self.tool_calls]
+        if self.usage is not None:
+            out["usage"] = self.usage.to_dict()
+        if self.others:
+            out["others"] = [other.to_dict() for other in self.others]
+        return out
+
+    @staticmethod
+    def from_dict(data: Mapping[str, Any]) -> Tokens:
+        """The inverse of `to_dict`."""
+        rest = dict(data)
+        usage = rest.pop("usage", None)
+        calls = tuple(ToolCall(**call) for call in rest.pop("tool_calls", ()))
+        others = tuple(Tokens.from_dict(other) for other in rest.pop("others", ()))
+        return Tokens(**rest, tool_calls=calls, usage=None if usage is None else TokenUsage.from_dict(usage), others=others)
+
+
+class _Choice:
+    __slots__ = ("calls", "finish_reason", "raw_finish_reason", "reasoning", "refusal", "text")
+
+    def __init__(self) -> None:
+        self.text: list[str] = []
+        self.reasoning: list[str] = []
+        self.refusal: list[str] = []
+        self.calls: dict[int, tuple[str, str, list[str]]] = {}
+        self.finish_reason: FinishReason | None = None
+        self.raw_finish_reason: str | None = None
+
+
+class TokensBuilder:
+    """Folds chunks as they come. Holds the deltas' own strings until `build`, so adding a chunk costs two appends."""
+
+    __slots__ = ("_choices", "_usage")
+
+    def __init__(self) -> None:
+        self._choices: dict[int, _Choice] = {}
+        self._usage: TokenUsage | None = None
+
+    def add(self, chunks: Iterable[TokenChunk]) -> None:
+        """Take the next chunks, in order."""
+        for chunk in chunks:
+            choice = self._choices.get(chunk.index)
+            if choice is None:
+                choice = self._choices[chunk.index] = _Choice()
+            if chunk.text_delta:
+                choice.text.append(chunk.text_delta)
+            if chunk.reasoning_delta:
+                choice.reasoning.append(chunk.reasoning_delta)
+            if chunk.refusal_delta:
+                choice.refusal.append(chunk.refusal_delta)
+            for delta in chunk.tool_call_deltas:
+                known = choice.calls.get(delta.index, ("", "", []))
+                choice.calls[delta.index] = (known[0] or delta.id, known[1] or delta.name, known[2])
+                known[2].append(delta.arguments)
+            if chunk.finish_reason is not None:
+                choice.finish_reason, choice.raw_finish_reason = chunk.finish_reason, chunk.raw_finish_reason
+            if chunk.usage is not None:
+                self._usage = chunk.usage
+
+    def build(self) -> Tokens:
+        """The answer so far."""
+        whole = [self._tokens(choice) for _, choice in sorted(self._choices.items())]
+        first = whole[0] if whole else Tokens()
+        return Tokens(
+            first.text, first.reasoning, first.refusal, first.tool_calls,
+            first.finish_reason, first.raw_finish_reason, self._usage, tuple(whole[1:]),
+        )  # fmt: skip
+
+    @staticmethod
+    def _tokens(choice: _Choice) -> Tokens:
+        calls = tuple(ToolCall(i, n, "".join(args)) for _, (i, n, args) in sorted(choice.calls.items()))
+        return Tokens(
+            "".join(choice.text), "".join(choice.reasoning), "".join(choice.refusal), calls,
+            choice.finish_reason, choice.raw_finish_reason,
+        )  # fmt: skip

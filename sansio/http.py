@@ -1,0 +1,159 @@
+"""The values of the seam to the wire: a request in; a head, pieces of body and an end (or an error) out.
+
+Whoever moves the bytes (the core's own HTTP/1.1 machine under a driver's socket, or a general HTTP client) speaks these
+values and nothing else.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from collections.abc import Iterable
+from dataclasses import dataclass, fields
+from typing import Final
+from urllib.parse import urlsplit
+
+Headers = tuple[tuple[str, str], ...]
+"""Header fields in order, names in lower case."""
+
+SENSITIVE_HEADERS: Final = frozenset(
+    {"authorization", "proxy-authorization", "x-api-key", "api-key", "x-goog-api-key", "ocp-apim-subscription-key",
+     "x-litellm-api-key", "cookie", "set-cookie"}
+)  # fmt: skip
+"""Names whose values `HttpRequest` and `ResponseHead` never show."""
+
+
+@dataclass(frozen=True, slots=True)
+class Origin:
+    """Where a connection goes: the key of the connection pool and of a circuit breaker."""
+
+    scheme: str
+    host: str
+    port: int
+
+    def __str__(self) -> str:
+        host = f"[{self.host}]" if ":" in self.host else self.host
+        return f"{self.scheme}://{host}:{self.port}"
+
+
+@dataclass(frozen=True, slots=True)
+class HttpRequest:
+    """One request, ready for any client: an absolute ``http(s)`` URL, headers, and the whole body.
+
+    ``host``, ``content-length`` and connection headers are the client's to add. Raises `ValueError` at construction for
+    a URL that is not absolute, holds user information, or any control character in the URL or a header.
+    """
+
+    method: str
+    url: str
+    headers: Headers = ()
+    body: bytes = b""
+
+    def __post_init__(self) -> None:
+        parse_origin(self.url)
+        if not self.method.isalpha():
+            raise ValueError(f"method: {self.method!r} is not a method name")
+        for name, value in self.headers:
+            if not name or name != name.lower() or not name.replace("-", "").replace("_", "").isalnum():
+                raise ValueError(f"headers: {name!r} is not a lower-case header name")
+            if any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in value):
+                raise ValueError(f"headers: the value of {name!r} holds a control character (CR, LF, NUL …)")
+
+    @property
+    def origin(self) -> Origin:
+        """Scheme, host and port of the URL, the port filled in."""
+        return parse_origin(self.url)
+
+    @property
+    def target(self) -> str:
+        """The origin-form request target: path and query (RFC 9112, section 3.2.1)."""
+        parts = urlsplit(self.url)
+        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    def __repr__(self) -> str:
+        return f"HttpRequest({self.method} {self.url} {_shown(self.headers)} {len(self.body)} bytes)"
+
+
+@dataclass(frozen=True, slots=True)
+class ResponseHead:
+    """Status and header fields of a response; names in lower case."""
+
+    status: int
+    headers: Headers = ()
+
+    def header(self, name: str) -> str | None:
+        """The first value of ``name`` (lower case), or ``None``."""
+        for key, value in self.headers:
+            if key == name:
+                return value
+        return None
+
+    def __repr__(self) -> str:
+        return f"ResponseHead({self.status} {_shown(self.headers)})"
+
+
+class EndOfResponse(enum.Enum):
+    """The response ended as its framing said it would."""
+
+    END = "end"
+
+
+END: Final = EndOfResponse.END
+"""The one `EndOfResponse`."""
+
+HttpEvent = ResponseHead | bytes | EndOfResponse
+"""What a wire yields for one request: a head, then pieces of body, then `END`."""
+
+
+@dataclass(frozen=True, slots=True)
+class Timeouts:
+    """The clocks of one attempt, in seconds; ``None`` switches one off.
+
+    connect_timeout: until the connection (TLS included) stands.
+    request_timeout: from sending to the first byte of the head; by default 600 for a unary answer, 60 for a stream.
+    read_timeout: between any bytes, while the caller waits for them.
+    content_timeout: between content (keep-alive pings are bytes, not content), while the caller waits.
+    total_timeout: the whole attempt, the caller's pauses included.
+    """
+
+    connect_timeout: float | None = 5.0
+    request_timeout: float | None = None
+    read_timeout: float | None = 60.0
+    content_timeout: float | None = 300.0
+    total_timeout: float | None = None
+
+    def __post_init__(self) -> None:
+        for field in fields(self):
+            value = getattr(self, field.name)
+            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+                raise ValueError(f"{field.name}: {value!r} is not a number of seconds above 0, nor None")
+
+    def first_byte(self, *, stream: bool) -> float:
+        """The clock from sending to the first byte: as configured, else 60 s for a stream and 600 s for a unary answer."""
+        if self.request_timeout is not None:
+            return self.request_timeout
+        return 60.0 if stream else 600.0
+
+
+_DEFAULT_PORTS = {"http": 80, "https": 443}
+
+
+def parse_origin(url: str) -> Origin:
+    """The origin of an absolute URL. Raises `ValueError` saying what is wrong with ``url``."""
+    if any(ord(c) <= 32 or ord(c) == 127 for c in url):
+        raise ValueError("url: holds a space or a control character; percent-encode it")
+    parts = urlsplit(url)
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
+        raise ValueError(f"url: {url!r} is not an absolute http:// or https:// URL")
+    if parts.username is not None or parts.password is not None:
+        raise ValueError("url: holds user information; pass the credential as api_key")
+    return Origin(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme])
+
+
+def lower_headers(headers: Iterable[tuple[str, str]]) -> Headers:
+    """The same fields with lower-case names."""
+    return tuple((name.lower(), value) for name, value in headers)
+
+
+def _shown(headers: Headers) -> str:
+    return "{" + ", ".join(f"{n}: {'***' if n in SENSITIVE_HEADERS else v}" for n, v in headers) + "}"
