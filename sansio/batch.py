@@ -6,6 +6,7 @@ everything else here is per request.
 
 from __future__ import annotations
 
+import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
 from typing import Any, Literal
@@ -53,7 +54,7 @@ class Tool:
 
     name: str
     description: str = ""
-    parameters: Mapping[str, Any] = field(default_factory=dict)
+    parameters: Mapping[str, Any] = field(default_factory=dict[str, Any])
     strict: bool | None = None
 
 
@@ -89,8 +90,8 @@ class ExecuteBatch:
     seed: int | None = None
     response_format: str | Mapping[str, Any] | None = None
     reasoning_effort: str | None = None
-    metadata: Mapping[str, str] = field(default_factory=dict)
-    extra: Mapping[str, Any] = field(default_factory=dict)
+    metadata: Mapping[str, str] = field(default_factory=dict[str, str])
+    extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
     def __post_init__(self) -> None:
         if not self.messages:
@@ -98,8 +99,17 @@ class ExecuteBatch:
         for message in self.messages:
             if not isinstance(message, Message):
                 raise ValueError(f"messages: {type(message).__name__} is not a Message; write Message(role=…, content=…)")
-        if self.max_output_tokens is not None and self.max_output_tokens < 1:
-            raise ValueError(f"max_output_tokens: {self.max_output_tokens!r} is below 1; leave it out for the provider's own")
+        _check_number("max_output_tokens", self.max_output_tokens, lowest=1)
+        _check_number("temperature", self.temperature, lowest=0)
+        _check_number("top_p", self.top_p, lowest=0, highest=1)
+
+
+def _check_number(name: str, value: object, *, lowest: int, highest: float = math.inf) -> None:
+    if value is None:
+        return
+    if isinstance(value, bool) or not (isinstance(value, (int, float)) and lowest <= value <= highest and value < math.inf):
+        reach = f"from {lowest} to {highest}; leave it out for the provider's own"
+        raise ValueError(f"{name}: {value!r} is not a number {reach}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -200,8 +210,8 @@ class Tokens:
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values."""
         out: dict[str, Any] = {"text": self.text}
-        for name in ("reasoning", "refusal", "finish_reason", "raw_finish_reason"):
-            if value := getattr(self, name):
+        for name, default in (("reasoning", ""), ("refusal", ""), ("finish_reason", None), ("raw_finish_reason", None)):
+            if (value := getattr(self, name)) != default:
                 out[name] = value
         if self.tool_calls:
             out["tool_calls"] = [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in self.tool_calls]

@@ -6,21 +6,41 @@ the key rather than the endpoint is to blame (`blames_key`). The core passes err
 driver raises them.
 
 An error never holds a credential: bodies are truncated and scrubbed where they are classified (`classify.py`), and the
-text of a foreign exception is kept only as its type and message.
+text of a foreign exception is kept only as its type and its scrubbed message.
 """
 
 from __future__ import annotations
 
 from collections.abc import Mapping
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict, cast
+from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+
+from .batch import Tokens, TokenUsage
+from .scrub import excerpt
 
 if TYPE_CHECKING:
     from typing import Unpack
 
-    from .batch import Tokens, TokenUsage
+
+class _Verdict(TypedDict, total=False):
+    code: str | None
+    provider_request_id: str | None
+    should_retry: bool | None
+    retryable: bool
+    counts_as_circuit_failure: bool
+    blames_key: bool
 
 
-class ErrorContext(TypedDict, total=False):
+class _ContextOfStatus(_Verdict, total=False):
+    status: int | None
+    body: str | None
+
+
+class _ContextOfProvider(_Verdict, total=False):
+    provider: str
+    retry_after: float | None
+
+
+class ErrorContext(_ContextOfStatus, _ContextOfProvider, total=False):
     """What any error may carry, whatever its kind.
 
     provider: the codec's name, such as ``"openai"``.
@@ -31,18 +51,9 @@ class ErrorContext(TypedDict, total=False):
     retry_after: the hint, in seconds from the moment it was received.
     should_retry: the provider's own word (``x-should-retry``); ``False`` always wins.
     retryable, counts_as_circuit_failure, blames_key: override what the kind says, for one instance.
-    """
 
-    provider: str
-    status: int | None
-    code: str | None
-    body: str | None
-    provider_request_id: str | None
-    retry_after: float | None
-    should_retry: bool | None
-    retryable: bool
-    counts_as_circuit_failure: bool
-    blames_key: bool
+    (Its parts, named with a leading underscore, are for kinds that take the other fields by position.)
+    """
 
 
 class InferenceError(Exception):
@@ -67,8 +78,8 @@ class InferenceError(Exception):
         self.retry_after: float | None = context.get("retry_after")
         self.should_retry: bool | None = context.get("should_retry")
         for flag in ("retryable", "counts_as_circuit_failure", "blames_key"):
-            if flag in context:
-                setattr(self, flag, context[flag])
+            if (value := context.get(flag)) is not None:
+                setattr(self, flag, value)
 
     @property
     def cause(self) -> BaseException | None:
@@ -85,15 +96,15 @@ class InferenceError(Exception):
         return {}
 
     @classmethod
-    def _from_fields(cls, message: str, fields: dict[str, Any], context: ErrorContext) -> InferenceError:
-        return cls(message, **context)
+    def _from_fields(cls, message: str, fields: Mapping[str, Any], context: dict[str, Any]) -> InferenceError:
+        return cls(message=message, **context)
 
     def to_dict(self) -> dict[str, Any]:
         """Plain JSON values, complete enough for `from_dict` to rebuild an equal error, its causes included."""
         kind = type(self)
         out: dict[str, Any] = {"kind": self.kind, "message": self.message}
         for name in ("provider", "status", "code", "body", "provider_request_id", "retry_after", "should_retry"):
-            if (value := getattr(self, name)) not in (None, ""):
+            if (value := getattr(self, name)) is not None:
                 out[name] = value
         for flag in ("retryable", "counts_as_circuit_failure", "blames_key"):
             if getattr(self, flag) != getattr(kind, flag):
@@ -106,11 +117,11 @@ class InferenceError(Exception):
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> InferenceError:
         """Rebuild an error from `to_dict`. Raises `ValueError` for an unknown ``kind`` (it names the known ones)."""
-        kind = _KINDS.get(data.get("kind", ""))
+        kind = _KINDS.get(str(data.get("kind")))
         if kind is None:
             raise ValueError(f"kind: {data.get('kind')!r} is no kind of InferenceError; known: {', '.join(sorted(_KINDS))}")
-        context = cast(ErrorContext, {name: data[name] for name in ErrorContext.__annotations__ if name in data})
-        error = kind._from_fields(data.get("message", ""), dict(data), context)
+        context = {name: data[name] for name in ErrorContext.__annotations__ if name in data}
+        error = kind._from_fields(data.get("message", ""), data, context)
         if (cause := data.get("cause")) is not None:
             error.__cause__ = _cause_from_dict(cause)
         return error
@@ -133,7 +144,7 @@ def _cause_to_dict(cause: BaseException) -> dict[str, Any]:
         return cause.to_dict()
     if isinstance(cause, ForeignError):
         return {"kind": "foreign", "type": cause.type_name, "message": cause.message}
-    return {"kind": "foreign", "type": type(cause).__name__, "message": str(cause)[:500]}
+    return {"kind": "foreign", "type": type(cause).__name__, "message": excerpt(str(cause))}
 
 
 def _cause_from_dict(data: Mapping[str, Any]) -> Exception:
@@ -149,15 +160,9 @@ class RateLimited(InferenceError):
     retryable = True
 
     def __init__(
-        self, provider: str = "", retry_after: float | None = None, message: str = "", **context: Unpack[ErrorContext]
+        self, provider: str = "", retry_after: float | None = None, message: str = "", **context: Unpack[_ContextOfStatus]
     ) -> None:
-        context["provider"], context["retry_after"] = provider, retry_after
-        super().__init__(message, **context)
-
-    @classmethod
-    def _from_fields(cls, message: str, fields: dict[str, Any], context: ErrorContext) -> InferenceError:
-        provider, retry_after = context.pop("provider", ""), context.pop("retry_after", None)
-        return cls(provider, retry_after, message, **context)
+        super().__init__(message, provider=provider, retry_after=retry_after, **context)
 
 
 class QuotaExhausted(InferenceError):
@@ -168,7 +173,7 @@ class QuotaExhausted(InferenceError):
 
 
 class CircuitOpen(InferenceError):
-    """Refused here, without being sent: the circuit is open. Both instants are Unix milliseconds; ``retry_after`` seconds."""
+    """Refused here, without being sent: the circuit is open. The instants are Unix milliseconds, ``retry_after`` seconds."""
 
     kind = "circuit_open"
 
@@ -179,10 +184,9 @@ class CircuitOpen(InferenceError):
         retry_at_unix_ms: int = 0,
         retry_after: float | None = None,
         message: str = "",
-        **context: Unpack[ErrorContext],
+        **context: Unpack[_ContextOfStatus],
     ) -> None:
-        context["provider"], context["retry_after"] = provider, retry_after
-        super().__init__(message, **context)
+        super().__init__(message, provider=provider, retry_after=retry_after, **context)
         self.opened_at_unix_ms: int = opened_at_unix_ms
         self.retry_at_unix_ms: int = retry_at_unix_ms
 
@@ -190,10 +194,9 @@ class CircuitOpen(InferenceError):
         return {"opened_at_unix_ms": self.opened_at_unix_ms, "retry_at_unix_ms": self.retry_at_unix_ms}
 
     @classmethod
-    def _from_fields(cls, message: str, fields: dict[str, Any], context: ErrorContext) -> InferenceError:
-        provider, retry_after = context.pop("provider", ""), context.pop("retry_after", None)
+    def _from_fields(cls, message: str, fields: Mapping[str, Any], context: dict[str, Any]) -> InferenceError:
         opened, retry = fields.get("opened_at_unix_ms", 0), fields.get("retry_at_unix_ms", 0)
-        return cls(provider, opened, retry, retry_after, message, **context)
+        return cls(opened_at_unix_ms=opened, retry_at_unix_ms=retry, message=message, **context)
 
 
 class ContentFiltered(InferenceError):
@@ -254,7 +257,7 @@ class Backpressure(InferenceError):
         return {"fallback": True} if self.fallback else {}
 
     @classmethod
-    def _from_fields(cls, message: str, fields: dict[str, Any], context: ErrorContext) -> InferenceError:
+    def _from_fields(cls, message: str, fields: Mapping[str, Any], context: dict[str, Any]) -> InferenceError:
         return cls(message, fallback=bool(fields.get("fallback")), **context)
 
 
@@ -286,15 +289,14 @@ class ServerError(InferenceError):
     counts_as_circuit_failure = True
 
     def __init__(
-        self, status: int | None = 500, body: str | None = None, message: str = "", **context: Unpack[ErrorContext]
+        self, status: int | None = 500, body: str | None = None, message: str = "", **context: Unpack[_ContextOfProvider]
     ) -> None:
-        context["status"], context["body"] = status, body
-        super().__init__(message, **context)
+        super().__init__(message, status=status, body=body, **context)
 
     @classmethod
-    def _from_fields(cls, message: str, fields: dict[str, Any], context: ErrorContext) -> InferenceError:
-        status, body = context.pop("status", None), context.pop("body", None)
-        return cls(status, body, message, **context)
+    def _from_fields(cls, message: str, fields: Mapping[str, Any], context: dict[str, Any]) -> InferenceError:
+        context.setdefault("status", None)  # left out by `to_dict`, and not the default here
+        return cls(message=message, **context)
 
 
 class Timeout(InferenceError):
@@ -315,7 +317,7 @@ class Timeout(InferenceError):
         return {"elapsed_ms": self.elapsed_ms, "phase": self.phase}
 
     @classmethod
-    def _from_fields(cls, message: str, fields: dict[str, Any], context: ErrorContext) -> InferenceError:
+    def _from_fields(cls, message: str, fields: Mapping[str, Any], context: dict[str, Any]) -> InferenceError:
         return cls(fields.get("elapsed_ms", 0.0), message, phase=fields.get("phase", ""), **context)
 
 
@@ -343,7 +345,7 @@ class StreamInterrupted(InferenceError):
         **context: Unpack[ErrorContext],
     ) -> None:
         if not message:
-            message = "the stream broke after its first content" + (f": {cause}" if cause is not None else "")
+            message = "the stream broke after its first content" + (f": {excerpt(str(cause))}" if cause is not None else "")
         if isinstance(cause, InferenceError):
             context.setdefault("provider", cause.provider)
             context.setdefault("counts_as_circuit_failure", cause.counts_as_circuit_failure)
@@ -362,16 +364,12 @@ class StreamInterrupted(InferenceError):
         return out
 
     @classmethod
-    def _from_fields(cls, message: str, fields: dict[str, Any], context: ErrorContext) -> InferenceError:
-        from .batch import Tokens, TokenUsage  # here, because batch.py needs this module
-
+    def _from_fields(cls, message: str, fields: Mapping[str, Any], context: dict[str, Any]) -> InferenceError:
         partial, usage = fields.get("partial"), fields.get("usage")
-        cause = fields.get("cause")
-        return cls(
+        return cls(  # without its cause, which `from_dict` chains: the flags are restored, not derived again
             None if partial is None else Tokens.from_dict(partial),
             None if usage is None else TokenUsage.from_dict(usage),
-            None if cause is None else _cause_from_dict(cause),
-            message,
+            message=message,
             **context,
         )
 

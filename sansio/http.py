@@ -8,10 +8,14 @@ from __future__ import annotations
 
 import enum
 import math
+import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
 from typing import Final
 from urllib.parse import urlsplit
+
+from .errors import InferenceError
+from .scrub import scrub
 
 Headers = tuple[tuple[str, str], ...]
 """Header fields in order, names in lower case."""
@@ -21,6 +25,10 @@ SENSITIVE_HEADERS: Final = frozenset(
      "x-litellm-api-key", "cookie", "set-cookie"}
 )  # fmt: skip
 """Names whose values `HttpRequest` and `ResponseHead` never show."""
+
+
+_NOT_IN_A_FIELD: Final = re.compile(r"[^\t\x20-\x7e\x80-\xff]")
+"""What no field value may hold (RFC 9110, section 5.5): CR, LF, NUL and kin, and what has no single byte."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -41,7 +49,8 @@ class HttpRequest:
     """One request, ready for any client: an absolute ``http(s)`` URL, headers, and the whole body.
 
     ``host``, ``content-length`` and connection headers are the client's to add. Raises `ValueError` at construction for
-    a URL that is not absolute, holds user information, or any control character in the URL or a header.
+    a URL that is not absolute, not ASCII or holds user information, for a header that HTTP cannot carry, and for any control
+    character.
     """
 
     method: str
@@ -51,13 +60,13 @@ class HttpRequest:
 
     def __post_init__(self) -> None:
         parse_origin(self.url)
-        if not self.method.isalpha():
+        if not (self.method.isascii() and self.method.isalpha()):
             raise ValueError(f"method: {self.method!r} is not a method name")
         for name, value in self.headers:
-            if not name or name != name.lower() or not name.replace("-", "").replace("_", "").isalnum():
+            if name != name.lower() or not (name.isascii() and name.replace("-", "").replace("_", "").isalnum()):
                 raise ValueError(f"headers: {name!r} is not a lower-case header name")
-            if any(ord(c) < 32 and c != "\t" or ord(c) == 127 for c in value):
-                raise ValueError(f"headers: the value of {name!r} holds a control character (CR, LF, NUL …)")
+            if _NOT_IN_A_FIELD.search(value):
+                raise ValueError(f"headers: the value of {name!r} holds a control character or one beyond Latin-1")
 
     @property
     def origin(self) -> Origin:
@@ -71,7 +80,7 @@ class HttpRequest:
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
 
     def __repr__(self) -> str:
-        return f"HttpRequest({self.method} {self.url} {_shown(self.headers)} {len(self.body)} bytes)"
+        return f"HttpRequest({self.method} {scrub(self.url)} {_shown(self.headers)} {len(self.body)} bytes)"
 
 
 @dataclass(frozen=True, slots=True)
@@ -101,8 +110,8 @@ class EndOfResponse(enum.Enum):
 END: Final = EndOfResponse.END
 """The one `EndOfResponse`."""
 
-HttpEvent = ResponseHead | bytes | EndOfResponse
-"""What a wire yields for one request: a head, then pieces of body, then `END`."""
+HttpEvent = ResponseHead | bytes | EndOfResponse | InferenceError
+"""What a wire yields for one request: a head, then pieces of body, then `END`; or, in place of any of them, an error."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -125,7 +134,9 @@ class Timeouts:
     def __post_init__(self) -> None:
         for field in fields(self):
             value = getattr(self, field.name)
-            if value is not None and not (isinstance(value, (int, float)) and 0 < value < math.inf):
+            if value is None:
+                continue
+            if isinstance(value, bool) or not (isinstance(value, (int, float)) and 0 < value < math.inf):
                 raise ValueError(f"{field.name}: {value!r} is not a number of seconds above 0, nor None")
 
     def first_byte(self, *, stream: bool) -> float:
@@ -140,14 +151,19 @@ _DEFAULT_PORTS = {"http": 80, "https": 443}
 
 def parse_origin(url: str) -> Origin:
     """The origin of an absolute URL. Raises `ValueError` saying what is wrong with ``url``."""
-    if any(ord(c) <= 32 or ord(c) == 127 for c in url):
-        raise ValueError("url: holds a space or a control character; percent-encode it")
-    parts = urlsplit(url)
-    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname:
-        raise ValueError(f"url: {url!r} is not an absolute http:// or https:// URL")
+    if not (url.isascii() and url.isprintable()) or " " in url:
+        raise ValueError("url: holds a space, a control character or one beyond ASCII; percent-encode it")
+    try:
+        parts = urlsplit(url)
+        port = parts.port
+    except ValueError as error:
+        raise ValueError(f"url: {error}") from None
     if parts.username is not None or parts.password is not None:
         raise ValueError("url: holds user information; pass the credential as api_key")
-    return Origin(parts.scheme, parts.hostname, parts.port or _DEFAULT_PORTS[parts.scheme])
+    if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0:
+        shown = scrub(url.rpartition("@")[2])
+        raise ValueError(f"url: {shown!r} is not an absolute http:// or https:// URL")
+    return Origin(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme])
 
 
 def lower_headers(headers: Iterable[tuple[str, str]]) -> Headers:
@@ -156,4 +172,4 @@ def lower_headers(headers: Iterable[tuple[str, str]]) -> Headers:
 
 
 def _shown(headers: Headers) -> str:
-    return "{" + ", ".join(f"{n}: {'***' if n in SENSITIVE_HEADERS else v}" for n, v in headers) + "}"
+    return "{" + ", ".join(f"{n}: ***" if n in SENSITIVE_HEADERS else scrub(f"{n}: {v}") for n, v in headers) + "}"

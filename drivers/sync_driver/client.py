@@ -1,0 +1,151 @@
+"""The byte pump with blocking sockets: connections over the core's HTTP/1.1 machine, kept for reuse.
+
+A connect, a TLS handshake and a read can each be woken from another thread by shutting the socket down, which is how an
+abort reaches a caller that is blocked. A look-up of a host's name cannot: it is left to run out by itself.
+"""
+
+from __future__ import annotations
+
+import socket
+import ssl
+import threading
+import time
+
+from sansio import Http1Connection, HttpEvent, HttpRequest, IdleConnections, NetworkError, Origin
+
+READ_BYTES = 64 * 1024
+
+
+class Connection:
+    """One connection. Used by one thread at a time; `interrupt` may come from any."""
+
+    def __init__(self, origin: Origin) -> None:
+        self.origin = origin
+        self._machine = Http1Connection()
+        self._socket: socket.socket | None = None
+        self._interrupted = False
+
+    def open(self, context: ssl.SSLContext | None, timeout: float) -> None:
+        """Connect, with TLS where ``context`` is given. Raises `OSError` (a timeout and a failed handshake are such)."""
+        give_up_at = time.monotonic() + timeout
+        problem: OSError = OSError(f"{self.origin.host} has no address")
+        for family, kind, protocol, _, address in socket.getaddrinfo(self.origin.host, self.origin.port, type=socket.SOCK_STREAM):
+            self._socket = socket.socket(family, kind, protocol)
+            try:
+                self._connect(address, context, give_up_at)
+                return
+            except OSError as error:
+                problem = error
+                self.close()
+                if self._interrupted or time.monotonic() >= give_up_at:
+                    break
+        raise problem
+
+    def _connect(self, address: object, context: ssl.SSLContext | None, give_up_at: float) -> None:
+        assert self._socket is not None
+        plain = self._socket
+        self._set_timeout(give_up_at)
+        plain.connect(address)  # type: ignore[arg-type]  # getaddrinfo's addresses fit the family they came with
+        plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
+        if context is not None:
+            self._set_timeout(give_up_at)
+            self._socket = context.wrap_socket(plain, server_hostname=self.origin.host)
+        if self._interrupted:
+            raise ConnectionAbortedError("interrupted while connecting")
+        self._socket.settimeout(None)
+
+    def _set_timeout(self, give_up_at: float) -> None:
+        assert self._socket is not None
+        left = give_up_at - time.monotonic()
+        if left <= 0:
+            raise TimeoutError("connecting took too long")
+        self._socket.settimeout(min(left, threading.TIMEOUT_MAX))
+
+    def send(self, request: HttpRequest) -> None:
+        """Send a request. Raises `OSError`."""
+        assert self._socket is not None
+        self._socket.sendall(self._machine.send(request))
+
+    def receive(self) -> list[HttpEvent]:
+        """Wait for bytes, and say what they mean. Raises `OSError`."""
+        assert self._socket is not None
+        return self._machine.receive(self._socket.recv(READ_BYTES))
+
+    def is_fit(self) -> bool:
+        """Whether an idle connection can carry another request: still open, and nothing unasked for came.
+
+        Reads without waiting, so that a response's last bytes that nobody waited for do not cost the connection.
+        """
+        assert self._socket is not None
+        self._socket.settimeout(0.0)
+        try:
+            while data := self._socket.recv(READ_BYTES):
+                self._machine.receive(data)
+            return False
+        except (BlockingIOError, ssl.SSLWantReadError):
+            self._socket.settimeout(None)
+            return self._machine.reusable
+        except OSError:
+            return False
+
+    def interrupt(self) -> None:
+        """Wake whoever is blocked on this connection. Any thread may call this; the owner closes it."""
+        self._interrupted = True
+        if (known := self._socket) is not None:
+            try:
+                socket.socket.shutdown(known, socket.SHUT_RDWR)  # not SSLSocket's: that one takes TLS from under a reader
+            except OSError:
+                pass  # not connected yet, or not any more: then nobody stays blocked on it
+
+    def close(self) -> None:
+        """Close the socket. Idempotent."""
+        if (known := self._socket) is not None:
+            known.close()
+
+
+class HttpClient:
+    """Connections to any number of origins, reused. Thread-safe."""
+
+    def __init__(self, ssl_context: ssl.SSLContext) -> None:
+        self._ssl_context = ssl_context
+        self._idle: IdleConnections[Connection] = IdleConnections()
+        self._lock = threading.Lock()
+
+    def reuse(self, origin: Origin) -> Connection | None:
+        """An idle connection that is still fit, or ``None``."""
+        while True:
+            with self._lock:
+                connection, expired = self._idle.take(origin, time.monotonic())
+            _close_all(expired)
+            if connection is None or connection.is_fit():
+                return connection
+            connection.close()
+
+    def open(self, connection: Connection, timeout: float) -> None:
+        """Connect a new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
+        try:
+            connection.open(self._ssl_context if connection.origin.scheme == "https" else None, timeout)
+        except UnicodeError as error:
+            raise NetworkError(f"{connection.origin.host!r} is not a host name").caused_by(error) from error
+
+    def give_back(self, connection: Connection) -> None:
+        """Keep a connection for the next request; whether it is fit is seen then."""
+        with self._lock:
+            excess = self._idle.put(connection.origin, connection, time.monotonic())
+        _close_all(excess)
+
+    def close(self) -> None:
+        """Close every idle connection, and from now on each one given back."""
+        with self._lock:
+            connections = self._idle.close()
+        _close_all(connections)
+
+
+def build_client(*, ssl_context: ssl.SSLContext | None = None) -> HttpClient:
+    """The client an engine uses unless it is given one. ``ssl_context`` is by default the platform's, verification on."""
+    return HttpClient(ssl_context or ssl.create_default_context())
+
+
+def _close_all(connections: list[Connection]) -> None:
+    for connection in connections:
+        connection.close()

@@ -1,0 +1,281 @@
+"""What is deployed where: configuration as values, built from types, mappings or TOML text.
+
+Every table may be a mapping or the type itself. A mistake is a `ValueError` at construction that names the field by its
+path, the value and what was expected; an unknown key is refused with the nearest known one.
+"""
+
+from __future__ import annotations
+
+import difflib
+import enum
+import math
+import tomllib
+from collections.abc import Mapping, Sequence
+from dataclasses import dataclass, field, fields
+from typing import Any, TypeVar, cast
+
+from .budget import Budget
+from .circuit_breaker import CircuitBreakerConfig
+from .codec import ProviderCodec
+from .http import Timeouts, parse_origin
+from .prices import Price, price_for
+from .providers import codec
+from .queue import CapacityPolicy
+from .rate_limit import RateLimits
+from .retry import RetryPolicy
+from .secret import Secret, StaticApiKey
+from .session import SessionConfig
+
+Config = TypeVar("Config")
+
+
+class OpenCircuitPolicy(enum.StrEnum):
+    """What a request does when the circuit is open: fail at once, or wait within its deadline until it may go."""
+
+    REJECT = "reject"
+    WAIT = "wait"
+
+
+@dataclass(frozen=True, slots=True)
+class Serving:
+    """How much runs and waits at once.
+
+    max_concurrent: worker slots. queue_capacity: how many wait in order for one. on_capacity_exhausted: what a full queue
+    does with one more (`CapacityPolicy`). queue_timeout: seconds outside a full queue before `Backpressure`.
+    on_circuit_open: `OpenCircuitPolicy`, unless the request says otherwise. age_after: seconds after which a waiting
+    request counts one priority class higher. fair_tenants: tenants of one class take turns.
+    """
+
+    max_concurrent: int = 32
+    queue_capacity: int = 1024
+    on_capacity_exhausted: CapacityPolicy = CapacityPolicy.QUEUE
+    queue_timeout: float = 30.0
+    on_circuit_open: OpenCircuitPolicy = OpenCircuitPolicy.REJECT
+    age_after: float | None = None
+    fair_tenants: bool = False
+
+    def __post_init__(self) -> None:
+        _positive_int("max_concurrent", self.max_concurrent)
+        _positive_int("queue_capacity", self.queue_capacity)
+        _seconds("queue_timeout", self.queue_timeout)
+        if self.age_after is not None:
+            _seconds("age_after", self.age_after)
+        object.__setattr__(self, "on_capacity_exhausted", _choice(CapacityPolicy, "on_capacity_exhausted", self.on_capacity_exhausted))
+        object.__setattr__(self, "on_circuit_open", _choice(OpenCircuitPolicy, "on_circuit_open", self.on_circuit_open))
+
+
+@dataclass(frozen=True, slots=True)
+class RuntimeConfig:
+    """How a provider is reached, and what protects it.
+
+    endpoint: what the provider's official SDK calls its base URL; ``None`` is the provider's own. api_key: a `Secret` (or
+    `StaticApiKey`). api: which of the provider's APIs, where it has several; ``None`` is the default one. organization,
+    project: sent along where given. max_event_bytes, max_body_bytes: bounds on one event and on a whole answer.
+    """
+
+    endpoint: str | None = None
+    api_key: Secret | StaticApiKey | None = None
+    api: str | None = None
+    organization: str | None = None
+    project: str | None = None
+    rate_limits: RateLimits = field(default_factory=RateLimits)
+    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    circuit_breaker: CircuitBreakerConfig = field(default_factory=CircuitBreakerConfig)
+    timeouts: Timeouts = field(default_factory=Timeouts)
+    max_event_bytes: int = 16 * 1024 * 1024
+    max_body_bytes: int = 64 * 1024 * 1024
+
+    def __post_init__(self) -> None:
+        if self.endpoint is not None:
+            try:
+                parse_origin(self.endpoint)
+            except ValueError as error:
+                raise ValueError(f"endpoint: {error}") from None
+        if isinstance(self.api_key, str):
+            raise ValueError("api_key: is a bare string; write Secret.from_env(…), Secret.from_file(…) or, in a test, Secret.inline(…)")
+        if self.api_key is not None and not isinstance(self.api_key, (Secret, StaticApiKey)):
+            raise ValueError(f"api_key: {type(self.api_key).__name__} is not a Secret")
+        _positive_int("max_event_bytes", self.max_event_bytes)
+        _positive_int("max_body_bytes", self.max_body_bytes)
+        for name, kind in _TABLES.items():
+            object.__setattr__(self, name, from_mapping(kind, getattr(self, name), name))
+
+    @property
+    def secret(self) -> Secret | None:
+        """The reference to the key, whichever way it was given."""
+        return self.api_key.secret if isinstance(self.api_key, StaticApiKey) else self.api_key
+
+
+_TABLES: dict[str, type[Any]] = {
+    "rate_limits": RateLimits, "retry": RetryPolicy, "circuit_breaker": CircuitBreakerConfig, "timeouts": Timeouts,
+}  # fmt: skip
+
+_RUNTIMES = {"gpt-": "openai", "chatgpt-": "openai", "o1": "openai", "o3": "openai", "o4": "openai"}
+
+
+@dataclass(frozen=True, slots=True)
+class Deployment:
+    """One model at one provider under one key. ``runtime`` may be left out where the model's name tells it.
+
+    price: per million tokens, where the built-in table has none or another one holds. budget: what may be spent.
+    ``idempotent=False`` says that sending twice is never harmless: then nothing is retried.
+    """
+
+    name: str
+    model: str
+    runtime: str = ""
+    runtime_config: RuntimeConfig | Mapping[str, Any] = field(default_factory=RuntimeConfig)
+    serving: Serving | Mapping[str, Any] = field(default_factory=Serving)
+    budget: Budget | Mapping[str, Any] | None = None
+    price: Price | Mapping[str, Any] | None = None
+    idempotent: bool = True
+
+    def __post_init__(self) -> None:
+        for name in ("name", "model"):
+            if not isinstance(getattr(self, name), str) or not getattr(self, name):
+                raise ValueError(f"{name}: {getattr(self, name)!r} is not a non-empty string")
+        if not self.runtime:
+            runtime = next((name for prefix, name in _RUNTIMES.items() if self.model.startswith(prefix)), None)
+            if runtime is None:
+                raise ValueError(f"runtime: cannot be told from the model's name {self.model!r}; set it, for example to 'openai'")
+            object.__setattr__(self, "runtime", runtime)
+        object.__setattr__(self, "runtime_config", from_mapping(RuntimeConfig, self.runtime_config, "runtime_config"))
+        object.__setattr__(self, "serving", from_mapping(Serving, self.serving, "serving"))
+        if self.budget is not None:
+            object.__setattr__(self, "budget", from_mapping(Budget, self.budget, "budget"))
+        if self.price is not None:
+            object.__setattr__(self, "price", from_mapping(Price, self.price, "price"))
+        if self.budget is not None and self.price_of_model is None:
+            raise ValueError(f"budget: no price is known for the model {self.model!r}, so nothing could be counted; give price=…")
+        self.codec()
+
+    @property
+    def config(self) -> RuntimeConfig:
+        """``runtime_config`` as its type."""
+        assert isinstance(self.runtime_config, RuntimeConfig)
+        return self.runtime_config
+
+    @property
+    def served(self) -> Serving:
+        """``serving`` as its type."""
+        assert isinstance(self.serving, Serving)
+        return self.serving
+
+    @property
+    def spending(self) -> Budget | None:
+        """``budget`` as its type."""
+        assert self.budget is None or isinstance(self.budget, Budget)
+        return self.budget
+
+    @property
+    def price_of_model(self) -> Price | None:
+        """The given price, else the built-in table's, else ``None``."""
+        assert self.price is None or isinstance(self.price, Price)
+        return self.price or price_for(self.model)
+
+    def codec(self) -> ProviderCodec:
+        """The provider's codec for this deployment. Raises `ValueError` for a runtime or an option it does not know."""
+        config = self.config
+        options: dict[str, Any] = {"endpoint": config.endpoint, "organization": config.organization, "project": config.project}
+        name = self.runtime if config.api is None else f"{self.runtime}_{config.api}"
+        return codec(name, model=self.model, **{key: value for key, value in options.items() if value is not None})
+
+
+def deployments_from_toml(text: str, *, source: str = "deployments") -> list[Deployment]:
+    """The ``[[deployment]]`` tables of a TOML document, in order.
+
+    ``source`` names the document in errors. Secrets are references (``{ from_env = "NAME" }`` or ``{ from_file = "PATH" }``);
+    a key written out is refused, and never repeated in the message. Raises `ValueError`.
+    """
+    try:
+        document = tomllib.loads(text)
+    except tomllib.TOMLDecodeError as error:
+        raise ValueError(f"{source}: is not TOML: {error}") from None
+    tables = document.pop("deployment", None)
+    if document:
+        raise ValueError(f"{source}: unknown key {sorted(document)[0]!r}; deployments are [[deployment]] tables")
+    if not isinstance(tables, list) or not tables:
+        raise ValueError(f"{source}: has no [[deployment]] table")
+    found: list[Deployment] = []
+    for number, table in enumerate(tables, 1):
+        path = f"{source}: deployment {number}"
+        found.append(from_mapping(Deployment, _with_secret(table, path), path))
+        if found[-1].name in {other.name for other in found[:-1]}:
+            raise ValueError(f"{path}: name: {found[-1].name!r} is taken by an earlier deployment")
+    return found
+
+
+def from_mapping(kind: type[Config], value: object, path: str) -> Config:
+    """``value`` if it is a ``kind`` already, else ``kind(**value)``; every `ValueError` names ``path``."""
+    if isinstance(value, kind):
+        return value
+    if not isinstance(value, Mapping):
+        raise ValueError(f"{path}: {type(value).__name__} is neither a {kind.__name__} nor a mapping")
+    known = [f.name for f in fields(cast(Any, kind))]
+    for key in value:
+        if key not in known:
+            near = difflib.get_close_matches(str(key), known, 1)
+            raise ValueError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"))
+    try:
+        return kind(**value)
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _with_secret(table: object, path: str) -> object:
+    """The same table with ``api_key`` turned from a reference in a file into a `Secret`."""
+    if not isinstance(table, Mapping) or not isinstance(config := table.get("runtime_config"), Mapping) or "api_key" not in config:
+        return table
+    reference = config["api_key"]
+    path = f"{path}: runtime_config: api_key"
+    ways = {"from_env": Secret.from_env, "from_file": Secret.from_file}
+    if not isinstance(reference, Mapping) or len(reference) != 1 or (way := next(iter(reference))) not in ways:
+        raise ValueError(f'{path}: must be a reference, {{ from_env = "NAME" }} or {{ from_file = "PATH" }}; a key itself is refused')
+    try:
+        secret = ways[way](reference[way])
+    except (ValueError, TypeError) as error:
+        raise ValueError(f"{path}: {way}: {error}") from None
+    return {**table, "runtime_config": {**config, "api_key": secret}}
+
+
+def _positive_int(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, int) or value < 1:
+        raise ValueError(f"{name}: {value!r} is not a whole number of at least 1")
+
+
+def _seconds(name: str, value: object) -> None:
+    if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
+        raise ValueError(f"{name}: {value!r} is not a number of seconds above 0")
+
+
+Choice = TypeVar("Choice", bound=enum.StrEnum)
+
+
+def _choice(kind: type[Choice], name: str, value: object) -> Choice:
+    try:
+        return kind(value)
+    except ValueError:
+        raise ValueError(f"{name}: {value!r} is none of {', '.join(repr(str(member)) for member in kind)}") from None
+
+
+@dataclass(frozen=True, slots=True)
+class RemoteEngineConfig:
+    """What one engine hosts: its deployments (at least one, names unique) and how their sessions refresh."""
+
+    deployments: tuple[Deployment, ...]
+    session: SessionConfig = field(default_factory=SessionConfig)
+
+    def __post_init__(self) -> None:
+        object.__setattr__(self, "deployments", tuple(self.deployments))
+        if not self.deployments:
+            raise ValueError("deployments: is empty; give at least one Deployment")
+        names = [deployment.name for deployment in self.deployments]
+        if twice := [name for name in names if names.count(name) > 1]:
+            raise ValueError(f"deployments: the name {twice[0]!r} is given twice")
+
+    @staticmethod
+    def of(deployments: RemoteEngineConfig | Deployment | Sequence[Deployment]) -> RemoteEngineConfig:
+        """The configuration meant by whichever of these was given."""
+        if isinstance(deployments, RemoteEngineConfig):
+            return deployments
+        return RemoteEngineConfig((deployments,) if isinstance(deployments, Deployment) else tuple(deployments))

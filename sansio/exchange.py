@@ -1,0 +1,330 @@
+"""One HTTP attempt: a request in, bytes in, chunks out, exactly one outcome.
+
+An `Exchange` is made by the engine's order and driven by one caller without a lock. It owns the decoder and the codec's
+stream state, knows the commit point, and keeps the attempt's clocks. It never acts on a clock by itself: the engine looks
+at `deadline` and asks `overdue`, and the driver reports what came of it.
+
+    CREATED → CONNECTING → SENT → (head) → STREAM | UNARY | REFUSED → ENDED
+
+The clocks of bytes and of content run only between `wait` and the next fact: a caller that pauses is not a stalled server.
+"""
+
+from __future__ import annotations
+
+import enum
+import math
+from dataclasses import dataclass
+
+from .batch import ExecuteBatch, TokenChunk, TokensBuilder, TokenUsage
+from .codec import ProviderCodec
+from .errors import (
+    DeadlineExceeded,
+    EngineClosed,
+    InferenceError,
+    Internal,
+    NetworkError,
+    ProtocolError,
+    StreamInterrupted,
+    Timeout,
+)
+from .http import Headers, HttpRequest, Timeouts, lower_headers
+from .session import SessionSnapshot
+from .sse import SseDecoder, SseLimitExceeded
+
+MAX_ERROR_BODY_BYTES = 64 * 1024
+"""How much of a response that is not a success is read before it is classified."""
+
+
+class Phase(enum.Enum):
+    """Where an exchange is; each phase has clocks of its own."""
+
+    CREATED = "created"
+    CONNECTING = "connect"
+    SENT = "first byte"
+    STREAM = "stream"
+    UNARY = "unary"
+    REFUSED = "refused"
+    ENDED = "ended"
+
+
+@dataclass(frozen=True, slots=True)
+class AttemptOutcome:
+    """How an attempt ended: ``error`` is ``None`` for success, ``usage`` ``None`` where it is unknown."""
+
+    error: InferenceError | None
+    usage: TokenUsage | None
+
+
+@dataclass(frozen=True, slots=True)
+class ExchangeConfig:
+    """What all the exchanges of a deployment share."""
+
+    codec: ProviderCodec
+    timeouts: Timeouts
+    max_event_bytes: int = 16 * 1024 * 1024
+    max_body_bytes: int = 64 * 1024 * 1024
+
+
+class Exchange:
+    """One HTTP attempt. Facts may come late or twice; after the outcome they do nothing."""
+
+    __slots__ = (
+        "_batch", "_body", "_builder", "_config", "_content_left", "_decoder", "_head", "_held", "_phase", "_phase_since",
+        "_received_bytes", "_request_deadline", "_session", "_sse", "_started_at", "_total_at", "_unix_now", "_waiting_since",
+        "committed", "deadline", "outcome", "sent", "stream",
+    )  # fmt: skip
+
+    def __init__(
+        self,
+        config: ExchangeConfig,
+        batch: ExecuteBatch,
+        session: SessionSnapshot,
+        now: float,
+        *,
+        stream: bool,
+        request_deadline: float | None = None,
+    ) -> None:
+        self.stream = stream
+        self.sent = False
+        """Whether any byte of the request may have left: then its cost stands, whatever happens."""
+        self.committed = False
+        """Whether content was handed out: then it is never replayed."""
+        self.outcome: AttemptOutcome | None = None
+        self._config = config
+        self._batch = batch
+        self._session = session
+        self._phase = Phase.CREATED
+        self._started_at = self._phase_since = now
+        self._request_deadline = math.inf if request_deadline is None else request_deadline
+        total = config.timeouts.total_timeout
+        self._total_at = min(self._request_deadline, math.inf if total is None else now + total)
+        self.deadline = self._total_at
+        """The instant at which a clock runs out, infinity if none runs. Moves in both directions."""
+        self._waiting_since: float | None = None
+        self._content_left = math.inf
+        self._head: tuple[int, Headers] = (0, ())
+        self._unix_now = 0.0
+        self._received_bytes = 0
+        self._body: list[bytes] = []
+        self._held: list[TokenChunk] = []
+        self._builder = TokensBuilder()
+        self._sse: SseDecoder | None = None
+        self._decoder = config.codec.stream_decoder() if stream else None
+
+    @property
+    def phase(self) -> Phase:
+        """Where this exchange is."""
+        return self._phase
+
+    @property
+    def generation(self) -> int:
+        """The generation of the credential this attempt carries."""
+        return self._session.generation
+
+    @property
+    def check_interval(self) -> float:
+        """The shortest clock that may start without the engine hearing of it: it looks at `deadline` at least so often."""
+        timeouts = self._config.timeouts
+        if self._phase in (Phase.CREATED, Phase.CONNECTING, Phase.SENT):
+            return _least(timeouts.connect_timeout, timeouts.first_byte(stream=self.stream))
+        return _least(timeouts.read_timeout, timeouts.content_timeout)
+
+    # ---- what the driver does, told before it does it ------------------------------------------------------------------
+
+    def request(self) -> HttpRequest:
+        """The request to send. Raises `ValueError` for a batch the provider cannot express."""
+        return self._config.codec.encode(self._batch, self._session, stream=self.stream)
+
+    def connecting(self, now: float) -> None:
+        """A connection is being made, or taken from the pool."""
+        self._enter(Phase.CONNECTING, now, self._config.timeouts.connect_timeout)
+
+    def sending(self, now: float) -> None:
+        """The request is about to be sent: from here on its cost stands."""
+        self.sent = True
+        self._enter(Phase.SENT, now, self._config.timeouts.first_byte(stream=self.stream))
+
+    def wait(self, now: float) -> None:
+        """The caller waits for bytes from now on. Of no effect before the head, when another clock runs."""
+        if self._phase in (Phase.STREAM, Phase.UNARY, Phase.REFUSED):
+            self._waiting_since = now
+            read = self._config.timeouts.read_timeout
+            self.deadline = min(self._total_at, now + self._content_left, now + (math.inf if read is None else read))
+
+    # ---- what the driver met ------------------------------------------------------------------------------------------
+
+    def receive_head(self, status: int, headers: Headers, now: float, unix_now: float) -> None:
+        """Status and headers. Decides how the body is read; a status or content type not asked for is a refusal."""
+        if self._phase is not Phase.SENT:
+            return
+        headers = lower_headers(headers)
+        self._head, self._unix_now = (status, headers), unix_now
+        content_timeout = self._config.timeouts.content_timeout
+        self._content_left = math.inf if content_timeout is None else content_timeout
+        content_type = next((value for name, value in headers if name == "content-type"), "").partition(";")[0].strip().lower()
+        wanted = "text/event-stream" if self.stream else "application/json"
+        if status != 200 or content_type not in ("", wanted):
+            self._enter(Phase.REFUSED, now, None)
+        elif self.stream:
+            self._sse = SseDecoder(max_event_bytes=self._config.max_event_bytes)
+            self._enter(Phase.STREAM, now, None)
+        else:
+            self._enter(Phase.UNARY, now, None)
+
+    def receive_body(self, data: bytes, now: float) -> list[TokenChunk]:
+        """The chunks in these bytes, one per delta of the provider. Before the commit point only content lets any out."""
+        if self._waiting_since is not None:
+            self._content_left -= max(0.0, now - self._waiting_since)
+            self._waiting_since = None
+        self.deadline = self._total_at
+        self._received_bytes += len(data)
+        if self._received_bytes > self._config.max_body_bytes and self._phase in (Phase.STREAM, Phase.UNARY):
+            return self._fail(ProtocolError(f"the answer is larger than max_body_bytes={self._config.max_body_bytes}"))
+        if self._phase is Phase.STREAM:
+            return self._receive_stream(data)
+        if self._phase in (Phase.UNARY, Phase.REFUSED):
+            self._body.append(data)
+            if self._phase is Phase.REFUSED and self._received_bytes >= MAX_ERROR_BODY_BYTES:
+                return self._fail(self._refusal())
+        return []
+
+    def receive_end(self, now: float) -> list[TokenChunk]:
+        """The response ended as its framing said. For a stream that is no proof of completeness: the provider's must be there."""
+        self._waiting_since = None
+        self.deadline = self._total_at
+        match self._phase:
+            case Phase.STREAM:
+                return self._end_stream()
+            case Phase.UNARY:
+                answer = self._config.codec.decode_unary(b"".join(self._body))
+                if isinstance(answer, InferenceError):
+                    return self._fail(answer)
+                self.committed = any(chunk.has_content for chunk in answer)
+                usage = next((chunk.usage for chunk in answer if chunk.usage is not None), None)
+                self._end(None, usage)
+                return answer
+            case Phase.REFUSED:
+                return self._fail(self._refusal())
+            case Phase.ENDED:
+                return []
+            case _:
+                return self._fail(NetworkError("the response ended before its head", provider=self._config.codec.provider))
+
+    def fail(self, error: InferenceError, now: float) -> list[TokenChunk]:
+        """The connection broke, a clock ran out, or the request was stopped. Returns chunks that were held back, if the
+        answer had already proven complete (then the loss of what follows is no failure)."""
+        if self._phase is Phase.ENDED:
+            return []
+        if not error.provider:
+            error.provider = self._config.codec.provider
+        passing = isinstance(error, (NetworkError, Timeout, ProtocolError, DeadlineExceeded))
+        if passing and self._phase is Phase.STREAM and self._decoder is not None and self._decoder.complete:
+            return self._succeed([])
+        if passing and self._phase is Phase.REFUSED and not isinstance(error, DeadlineExceeded):
+            return self._fail(self._refusal().caused_by(error))  # the status is known, and says more than the broken body
+        return self._fail(error)
+
+    def overdue(self, now: float) -> InferenceError | None:
+        """The clock that has run out by ``now``, as the error to fail with, or ``None``."""
+        if self._phase is Phase.ENDED or now < self.deadline:
+            return None
+        provider = self._config.codec.provider
+        elapsed_ms = (now - self._started_at) * 1000.0
+        if now >= self._request_deadline:
+            return DeadlineExceeded("the request's deadline passed during an attempt", provider=provider)
+        if now >= self._total_at:
+            phase, seconds = "total", self._config.timeouts.total_timeout
+        elif self._phase in (Phase.CONNECTING, Phase.SENT):
+            phase, seconds = self._phase.value, self.deadline - self._phase_since
+        elif self._waiting_since is not None and now >= self._waiting_since + self._content_left:
+            phase, seconds = "content", self._config.timeouts.content_timeout
+        else:
+            phase, seconds = "read", self._config.timeouts.read_timeout
+        return Timeout(elapsed_ms, f"nothing within the {phase} timeout of {seconds:g} s", phase=phase, provider=provider)
+
+    # ---- inside -------------------------------------------------------------------------------------------------------
+
+    def _enter(self, phase: Phase, now: float, timeout: float | None) -> None:
+        if self._phase is Phase.ENDED:
+            return
+        self._phase, self._phase_since, self._waiting_since = phase, now, None
+        self.deadline = min(self._total_at, math.inf if timeout is None else now + timeout)
+
+    def _receive_stream(self, data: bytes) -> list[TokenChunk]:
+        assert self._sse is not None and self._decoder is not None
+        try:
+            chunks = self._decoder.decode(self._sse.feed(data))
+        except SseLimitExceeded as error:
+            return self._fail(ProtocolError(str(error), provider=self._config.codec.provider))
+        if chunks:
+            chunks = self._release(chunks)
+        decoder = self._decoder
+        if decoder.error is not None:
+            return chunks + self._fail(decoder.error)
+        if decoder.terminal:
+            return self._succeed(chunks) if decoder.complete else chunks + self._fail(self._incomplete())
+        return chunks
+
+    def _release(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
+        """Let chunks out: all of them once committed; before that, nothing until the first content."""
+        if any(chunk.has_content for chunk in chunks):
+            content_timeout = self._config.timeouts.content_timeout
+            self._content_left = math.inf if content_timeout is None else content_timeout
+            if not self.committed:
+                self.committed = True
+                chunks, self._held = self._held + chunks, []
+        elif not self.committed:
+            self._held = (self._held + chunks)[-64:]
+            return []
+        self._builder.add(chunks)
+        return chunks
+
+    def _end_stream(self) -> list[TokenChunk]:
+        assert self._sse is not None and self._decoder is not None
+        # Some servers leave out the last blank line. An event cut short does not parse, and is a truncation like any other.
+        chunks = self._release(self._decoder.decode(self._sse.finish(dispatch_incomplete=True)))
+        if self._decoder.complete and not isinstance(self._decoder.error, InferenceError):
+            return self._succeed(chunks)
+        error = self._decoder.error
+        return chunks + self._fail(error if error is not None and not isinstance(error, ProtocolError) else self._incomplete())
+
+    def _incomplete(self) -> InferenceError:
+        return NetworkError("the stream ended without its proof of completeness", provider=self._config.codec.provider)
+
+    def _refusal(self) -> InferenceError:
+        status, headers = self._head
+        return self._config.codec.classify(status, headers, b"".join(self._body)[:MAX_ERROR_BODY_BYTES], self._unix_now)
+
+    def _succeed(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
+        assert self._decoder is not None
+        self._end(None, self._decoder.usage)
+        held, self._held = self._held, []
+        return chunks + held
+
+    def _fail(self, error: InferenceError) -> list[TokenChunk]:
+        usage = self._decoder.usage if self._decoder is not None else None
+        if usage is not None:
+            usage = TokenUsage(
+                usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens,
+                usage.reasoning_tokens, "lower_bound",
+            )  # fmt: skip
+        if self.committed and not isinstance(error, (StreamInterrupted, EngineClosed)):
+            error = StreamInterrupted(self._builder.build(), usage, error)
+        self._end(error, usage)
+        return []
+
+    def _end(self, error: InferenceError | None, usage: TokenUsage | None) -> None:
+        if isinstance(error, InferenceError) and not error.provider:
+            error.provider = self._config.codec.provider
+        self._phase, self.deadline, self._waiting_since = Phase.ENDED, math.inf, None
+        self._body, self._held = [], self._held if error is None else []
+        self.outcome = AttemptOutcome(error, usage)
+
+
+def internal_error(cause: BaseException, provider: str = "") -> InferenceError:
+    """What a defect in a codec or a decoder becomes: an `Internal` error of one request, not a crash of its driver."""
+    return Internal(f"{type(cause).__name__} while decoding", provider=provider).caused_by(cause)
+
+
+def _least(*timeouts: float | None) -> float:
+    return min((timeout for timeout in timeouts if timeout is not None), default=math.inf)

@@ -1,0 +1,236 @@
+"""What deployments have to themselves and what they share, and the lease that takes from all of it at once.
+
+    Lane        one deployment: queue, slots, retry policy, budget
+    Group       one limiter (provider, key, model) and the lanes that draw on it
+    Circuit     one breaker (provider and endpoint, or provider and key) and the lanes behind it
+    SessionSlot one credential (provider, secret) and the lanes that send it
+
+A `Lease` is everything one attempt holds. `Lane.take` takes all of it or nothing; `Lease.end` gives it back, once.
+"""
+
+from __future__ import annotations
+
+import enum
+from dataclasses import dataclass, field
+from typing import TypeAlias
+
+from .batch import TokenUsage
+from .budget import BudgetLedger, BudgetRefusal, BudgetReservation
+from .circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejection, Outcome
+from .cost import cost_of, estimate_cost
+from .deployment import Deployment, OpenCircuitPolicy
+from .errors import InferenceError, LimitExceeded
+from .events import AddRequest
+from .exchange import Exchange, ExchangeConfig
+from .prices import Price
+from .queue import PriorityRequest, RequestQueue
+from .rate_limit import Permit, RateLimiter, Wait
+from .retry import RetryBudget, RetryEngine
+from .secret import Secret
+from .session import RemoteSession, SessionSnapshot
+
+
+class RequestState(enum.Enum):
+    """Where an accepted request is. `EngineMetrics` counts BACKOFF and PARKED together as waiting."""
+
+    QUEUED = "queued"
+    BACKOFF = "backoff"
+    PARKED = "parked"
+    RUNNING = "running"
+
+
+class Request:
+    """One accepted request, from its submission to its terminal outcome."""
+
+    __slots__ = (
+        "aborting", "add", "attempts", "deadline", "entry", "exchange", "lane", "last_error", "lease", "order", "refreshed",
+        "state", "waits_for_circuit",
+    )  # fmt: skip
+
+    def __init__(self, add: AddRequest, lane: Lane, order: int, now: float) -> None:
+        self.add = add
+        self.lane = lane
+        self.order = order
+        self.deadline: float | None = None if add.timeout is None else now + add.timeout
+        wait = add.wait_for_circuit
+        self.waits_for_circuit = lane.deployment.served.on_circuit_open is OpenCircuitPolicy.WAIT if wait is None else wait
+        self.entry = PriorityRequest(add.request_id, add.priority, add.tenant, self.deadline, payload=self)
+        self.state = RequestState.QUEUED
+        self.attempts = 0
+        self.refreshed = False
+        self.aborting = False
+        self.last_error: InferenceError | None = None
+        self.lease: Lease | None = None
+        self.exchange: Exchange | None = None
+
+
+@dataclass(slots=True, eq=False)
+class Group:
+    """The lanes that share one limiter. Only the best of their heads asks it, so the large are not starved by the small."""
+
+    index: int
+    limiter: RateLimiter
+    lanes: list[Lane] = field(default_factory=list)
+    paused_until: float = 0.0
+    """The pause whose consequences for waiters have been drawn."""
+
+
+@dataclass(slots=True, eq=False)
+class Circuit:
+    """A breaker, the lanes behind it, and what last went wrong there."""
+
+    index: int
+    breaker: CircuitBreaker
+    of_key: bool
+    lanes: list[Lane] = field(default_factory=list)
+    last_error: InferenceError | None = None
+
+
+@dataclass(slots=True, eq=False)
+class SessionSlot:
+    """A credential, where it comes from, and the requests that wait for a new one after a 401."""
+
+    index: int
+    session: RemoteSession
+    secret: Secret | None
+    lanes: list[Lane] = field(default_factory=list)
+    parked: dict[int, Request] = field(default_factory=dict)
+
+
+@dataclass(slots=True, eq=False)
+class Lane:
+    """One deployment in the engine."""
+
+    index: int
+    deployment: Deployment
+    exchange_config: ExchangeConfig
+    queue: RequestQueue
+    retry: RetryEngine
+    retry_budget: RetryBudget
+    group: Group
+    circuit: Circuit
+    key_circuit: Circuit
+    session: SessionSlot
+    price: Price | None
+    budget: BudgetLedger | None
+    requests: dict[int, Request] = field(default_factory=dict)
+    running: int = 0
+
+    @property
+    def provider(self) -> str:
+        """The codec's name for the provider."""
+        return self.exchange_config.codec.provider
+
+    def slots(self, now: float) -> int:
+        """How many attempts may run: as configured, half of that (never below one) while a throttling budget is exceeded."""
+        slots = self.deployment.served.max_concurrent
+        return max(1, slots // 2) if self.budget is not None and self.budget.throttles(now) else slots
+
+    def take(self, request: Request, generation: int, now: float, unix_now: float) -> Lease | Blocked:
+        """Everything an attempt needs, or the first thing that is not to be had (and then nothing is held)."""
+        snapshot = self.session.session.snapshot(now, unix_now)
+        if snapshot is None:
+            return NoCredential()
+        permit = self.circuit.breaker.acquire(now)
+        if isinstance(permit, CircuitRejection):
+            return Rejected(self.circuit, permit)
+        key_permit = self.key_circuit.breaker.acquire(now)
+        if isinstance(key_permit, CircuitRejection):
+            self.circuit.breaker.record(permit, Outcome.IGNORED, now)
+            return Rejected(self.key_circuit, key_permit)
+        estimate = request.add.estimate
+        grant = self.group.limiter.reserve(1, estimate.input_tokens, estimate.output_tokens, now)
+        reservation: BudgetReservation | BudgetRefusal | None = None
+        if isinstance(grant, Permit):
+            reservation = self._reserve_money(request, now)
+            if not isinstance(reservation, BudgetRefusal):
+                return Lease(self, generation, snapshot, permit, key_permit, grant, reservation)
+            self.group.limiter.cancel(grant, False, now)
+        self.circuit.breaker.record(permit, Outcome.IGNORED, now)
+        self.key_circuit.breaker.record(key_permit, Outcome.IGNORED, now)
+        return reservation if isinstance(reservation, BudgetRefusal) else grant
+
+    def _reserve_money(self, request: Request, now: float) -> BudgetReservation | BudgetRefusal | None:
+        if self.budget is None:
+            return None
+        return self.budget.reserve(estimate_cost(request.add.estimate, self.price).usd or 0.0, now)
+
+
+@dataclass(slots=True, eq=False)
+class Lease:
+    """What one attempt holds: a slot, two breaker permits, requests, tokens, concurrency and money, under one generation."""
+
+    lane: Lane
+    generation: int
+    credential: SessionSnapshot
+    permit: CircuitPermit
+    key_permit: CircuitPermit
+    grant: Permit
+    reservation: BudgetReservation | None
+    ended: bool = False
+    cancelled: bool = False
+    accounted: bool = False
+
+    def commit(self, now: float) -> None:
+        """The commit point: a probe has proven its circuits healthy, however long its stream goes on."""
+        for circuit, permit in ((self.lane.circuit, self.permit), (self.lane.key_circuit, self.key_permit)):
+            if permit.probe:
+                circuit.breaker.record(permit, Outcome.SUCCESS, now)
+
+    def end(self, error: InferenceError | None, usage: TokenUsage | None, sent: bool, now: float) -> None:
+        """Give everything back with the attempt's outcome. A second call does nothing."""
+        if self.ended:
+            return
+        self.ended = True
+        failed = Outcome.FAILURE if error is not None and error.counts_as_circuit_failure else Outcome.IGNORED
+        self.lane.circuit.breaker.record(self.permit, Outcome.SUCCESS if error is None else failed, now)
+        self.lane.key_circuit.breaker.record(self.key_permit, Outcome.SUCCESS if error is None else Outcome.IGNORED, now)
+        if sent:
+            self.account(usage, now)
+        else:
+            self._give_back(now)
+
+    def cancel(self, sent: bool, now: float) -> None:
+        """The request is gone: slot, concurrency and probe come back at once, requests, tokens and money if nothing was
+        sent. What was sent is accounted for when its report comes. A second call does nothing."""
+        if self.ended:
+            return
+        self.ended = self.cancelled = True
+        self.lane.circuit.breaker.record(self.permit, Outcome.IGNORED, now)
+        self.lane.key_circuit.breaker.record(self.key_permit, Outcome.IGNORED, now)
+        if sent:
+            self.lane.group.limiter.cancel(self.grant, True, now)
+        else:
+            self._give_back(now)
+
+    def account(self, usage: TokenUsage | None, now: float) -> None:
+        """Replace the reservation by what was really used; once. Unknown usage keeps the reservation."""
+        if self.accounted:
+            return
+        self.accounted = True
+        limiter = self.lane.group.limiter
+        (limiter.report_usage if self.cancelled else limiter.settle)(self.grant, usage, now)
+        if self.reservation is not None and self.lane.budget is not None:
+            self.lane.budget.settle(self.reservation, cost_of(usage, self.lane.price).usd, now)
+
+    def _give_back(self, now: float) -> None:
+        self.accounted = True
+        self.lane.group.limiter.cancel(self.grant, False, now)
+        if self.reservation is not None and self.lane.budget is not None:
+            self.lane.budget.cancel(self.reservation, now)
+
+
+@dataclass(frozen=True, slots=True)
+class NoCredential:
+    """There is no credential to send now."""
+
+
+@dataclass(frozen=True, slots=True)
+class Rejected:
+    """A circuit does not let the attempt through."""
+
+    circuit: Circuit
+    rejection: CircuitRejection
+
+
+Blocked: TypeAlias = "NoCredential | Rejected | Wait | LimitExceeded | BudgetRefusal"

@@ -1,0 +1,47 @@
+"""What an engine has done and is doing, as one value."""
+
+from __future__ import annotations
+
+from dataclasses import dataclass, field
+
+from .batch import TokenUsage
+
+
+@dataclass(slots=True)
+class EngineMetrics:
+    """Counts since the engine was made.
+
+    At every instant: ``submitted == queued + waiting + in_flight + done + failed + cancelled + rejected``. Waiting means
+    backing off before a retry, or waiting for a new credential after a 401; rejected means refused before acceptance.
+    """
+
+    submitted: int = 0
+    queued: int = 0
+    waiting: int = 0
+    in_flight: int = 0
+    done: int = 0
+    failed: int = 0
+    cancelled: int = 0
+    rejected: int = 0
+    attempts: int = 0
+    retries: dict[str, int] = field(default_factory=dict)
+    """Retries by reason: the kind of the error that caused them."""
+    failures: dict[str, int] = field(default_factory=dict)
+    """Failed and rejected requests by the kind of their error."""
+    throttled: int = 0
+    circuit_transitions: dict[str, int] = field(default_factory=dict)
+    """Such as ``{"closed->open": 1}``, endpoint and key circuits together."""
+    refreshes: int = 0
+    failed_refreshes: int = 0
+    usage: TokenUsage = field(default_factory=TokenUsage)
+    """All attempts whose usage is known, together."""
+    unknown_usage: int = 0
+    """Attempts that were sent and whose usage never became known."""
+    cost_usd: float = 0.0
+    """The known cost of all attempts. Attempts of unknown cost are counted in ``unknown_cost``, not as zero."""
+    unknown_cost: int = 0
+
+    @property
+    def accounted(self) -> int:
+        """The right-hand side of the identity; equals ``submitted``."""
+        return self.queued + self.waiting + self.in_flight + self.done + self.failed + self.cancelled + self.rejected

@@ -1,0 +1,59 @@
+"""What an operator does to a running engine: the same small handles for every driver.
+
+They tell the engine facts by whichever way their driver has (``tell``), and read what it shows inside the driver's critical
+section (``guard``: its lock with threads, nothing on an event loop).
+"""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any
+
+from .circuit_breaker import CircuitState
+from .engine import RemoteEngineCore
+from .events import CircuitAction, Event, OverrideCircuit
+from .rate_limit import RateLimiterSnapshot
+
+Tell = Callable[[Event], None]
+Clock = Callable[[], float]
+
+
+class Breaker:
+    """The circuit of each deployment's endpoint. ``deployment`` may be left out where there is only one."""
+
+    __slots__ = ("_clock", "_core", "_guard", "_tell")
+
+    def __init__(self, core: RemoteEngineCore, tell: Tell, clock: Clock, guard: AbstractContextManager[Any] | None = None) -> None:
+        self._core, self._tell, self._clock, self._guard = core, tell, clock, guard or nullcontext()
+
+    def state(self, deployment: str | None = None) -> CircuitState:
+        """Closed, open or half-open."""
+        with self._guard:
+            return self._core.circuit_state(self._clock(), deployment)
+
+    def force_open(self, duration: float | None = None, deployment: str | None = None) -> None:
+        """Send nothing for ``duration`` seconds, or until `force_closed` or `reset`."""
+        self._tell(OverrideCircuit(deployment, CircuitAction.OPEN, duration))
+
+    def force_closed(self, deployment: str | None = None) -> None:
+        """Let everything through again."""
+        self._tell(OverrideCircuit(deployment, CircuitAction.CLOSE))
+
+    def reset(self, deployment: str | None = None) -> None:
+        """As if nothing had happened yet."""
+        self._tell(OverrideCircuit(deployment, CircuitAction.RESET))
+
+
+class Limiter:
+    """The limiter of each deployment's key and model."""
+
+    __slots__ = ("_clock", "_core", "_guard")
+
+    def __init__(self, core: RemoteEngineCore, clock: Clock, guard: AbstractContextManager[Any] | None = None) -> None:
+        self._core, self._clock, self._guard = core, clock, guard or nullcontext()
+
+    def snapshot(self, deployment: str | None = None) -> RateLimiterSnapshot:
+        """Its levels now."""
+        with self._guard:
+            return self._core.limiter_snapshot(self._clock(), deployment)
