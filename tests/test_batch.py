@@ -1,0 +1,242 @@
+"""The vocabulary of requests and answers: what is refused, and how chunks fold into an answer."""
+
+from __future__ import annotations
+
+import dataclasses
+import json
+import math
+import pickle
+from collections.abc import Sequence
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+
+from sansio.batch import (
+    ExecuteBatch,
+    ImagePart,
+    Message,
+    TextPart,
+    TokenChunk,
+    Tokens,
+    TokensBuilder,
+    TokenUsage,
+    Tool,
+    ToolCall,
+    ToolCallDelta,
+)
+
+HELLO = Message("user", "hello")
+
+
+# Requests
+
+
+def test_a_request_needs_only_messages() -> None:
+    batch = ExecuteBatch([HELLO])
+    assert batch.messages == [HELLO]
+    assert (batch.max_output_tokens, batch.temperature, batch.tools, batch.metadata, batch.extra) == (None, None, (), {}, {})
+    assert ExecuteBatch([HELLO]).extra is not batch.extra
+
+
+def test_a_request_takes_parts_tools_and_calls() -> None:
+    call = ToolCall("c1", "weather", '{"city": "Bern"}')
+    batch = ExecuteBatch(
+        [
+            Message("user", [TextPart("what is this?"), ImagePart("https://h/i.png", "low")]),
+            Message("assistant", tool_calls=[call]),
+            Message("tool", "12 °C", tool_call_id="c1"),
+        ],
+        tools=[Tool("weather", parameters={"type": "object"})],
+    )
+    assert batch.messages[1].tool_calls == [call]
+    assert batch.tools[0].strict is None
+
+
+@pytest.mark.parametrize("messages", [[], ()])
+def test_a_request_without_messages_is_refused(messages: Sequence[Message]) -> None:
+    with pytest.raises(ValueError, match=r"^messages: is empty"):
+        ExecuteBatch(messages)
+
+
+@pytest.mark.parametrize(
+    ("messages", "name"), [("hello", "str"), ([HELLO, {"role": "user", "content": "x"}], "dict"), ([None], "NoneType")]
+)
+def test_what_is_no_message_is_refused_by_its_type(messages: Any, name: str) -> None:
+    with pytest.raises(ValueError, match=f"^messages: {name} is not a Message; write Message"):
+        ExecuteBatch(messages)
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [
+        ("max_output_tokens", [0, -1, True, math.inf, math.nan, "5"]),
+        ("temperature", [-0.1, -1, math.nan, math.inf, -math.inf, False, "1"]),
+        ("top_p", [-0.1, 1.1, 2, math.nan, math.inf, True, "1"]),
+    ],
+)
+def test_a_number_out_of_range_is_refused_by_name(field: str, values: list[Any]) -> None:
+    for value in values:
+        with pytest.raises(ValueError, match=f"^{field}: .* is not a number from [01] to "):
+            ExecuteBatch([HELLO], **{field: value})
+
+
+@pytest.mark.parametrize(
+    ("field", "values"),
+    [("max_output_tokens", [None, 1, 10**6]), ("temperature", [None, 0, 0.0, 2.0, 5]), ("top_p", [None, 0, 0.5, 1, 1.0])],
+)
+def test_a_number_in_range_is_taken(field: str, values: list[Any]) -> None:
+    for value in values:
+        assert getattr(ExecuteBatch([HELLO], **{field: value}), field) == value
+
+
+# Usage
+
+
+def test_usage_adds_up_and_round_trips() -> None:
+    usage = TokenUsage(10, 5, 4, 3, 2, "lower_bound")
+    assert usage.total_tokens == 15
+    assert usage.to_dict() == {
+        "input_tokens": 10, "output_tokens": 5, "cached_input_tokens": 4, "cache_write_tokens": 3, "reasoning_tokens": 2,
+        "provenance": "lower_bound",
+    }  # fmt: skip
+    assert TokenUsage.from_dict(usage.to_dict()) == usage
+    assert TokenUsage.from_dict({}) == TokenUsage()
+
+
+# Chunks
+
+
+@pytest.mark.parametrize(
+    ("chunk", "commits"),
+    [
+        (TokenChunk(), False),
+        (TokenChunk(text_delta="a"), True),
+        (TokenChunk(reasoning_delta="a"), True),
+        (TokenChunk(refusal_delta="a"), True),
+        (TokenChunk(tool_call_deltas=(ToolCallDelta(),)), True),
+        (TokenChunk(finish_reason="stop", raw_finish_reason="stop"), False),
+        (TokenChunk(usage=TokenUsage(1, 1)), False),
+        (TokenChunk(index=3), False),
+    ],
+)
+def test_only_content_commits_an_attempt(chunk: TokenChunk, commits: bool) -> None:
+    assert chunk.has_content is commits
+
+
+def test_a_chunk_is_a_value() -> None:
+    chunk = TokenChunk("a", usage=TokenUsage(1, 2), tool_call_deltas=(ToolCallDelta(1, "c", "f", "{"),))
+    assert chunk == pickle.loads(pickle.dumps(chunk))
+    assert chunk != TokenChunk("a")
+    for name in TokenChunk.__struct_fields__:
+        with pytest.raises(AttributeError):
+            setattr(chunk, name, None)
+
+
+@pytest.mark.parametrize(
+    ("chunks", "tokens"),
+    [
+        ([], Tokens()),
+        ([TokenChunk("Hel"), TokenChunk("lo")], Tokens("Hello")),
+        ([TokenChunk(reasoning_delta="hm"), TokenChunk("4"), TokenChunk(refusal_delta="no")], Tokens("4", "hm", "no")),
+        (
+            [
+                TokenChunk("a"),
+                TokenChunk(finish_reason="stop", raw_finish_reason="end_turn"),
+                TokenChunk(usage=TokenUsage(1, 2)),
+            ],
+            Tokens("a", finish_reason="stop", raw_finish_reason="end_turn", usage=TokenUsage(1, 2)),
+        ),
+        # usage is cumulative: the last one stands
+        ([TokenChunk(usage=TokenUsage(1)), TokenChunk(usage=TokenUsage(1, 7))], Tokens(usage=TokenUsage(1, 7))),
+        # the fragments of two calls, mixed; a later fragment does not rename its call
+        (
+            [
+                TokenChunk(tool_call_deltas=(ToolCallDelta(1, "c1", "g", ""), ToolCallDelta(0, "c0", "f", '{"a"'))),
+                TokenChunk(tool_call_deltas=(ToolCallDelta(0, arguments=": 1}"), ToolCallDelta(1, "late", "late", "{}"))),
+            ],
+            Tokens(tool_calls=(ToolCall("c0", "f", '{"a": 1}'), ToolCall("c1", "g", "{}"))),
+        ),
+        # several choices: the first is the answer, the rest stand beside it in order
+        (
+            [TokenChunk("c", index=2), TokenChunk("a"), TokenChunk("b", index=1, finish_reason="length"), TokenChunk("A")],
+            Tokens("aA", others=(Tokens("b", finish_reason="length"), Tokens("c"))),
+        ),
+    ],
+)
+def test_chunks_fold_into_an_answer(chunks: list[TokenChunk], tokens: Tokens) -> None:
+    assert Tokens.from_chunks(chunks) == tokens
+    assert Tokens.from_chunks(iter(chunks)) == tokens
+    assert str(tokens) == tokens.text
+
+
+def test_an_answer_can_be_looked_at_before_it_is_whole() -> None:
+    builder = TokensBuilder()
+    builder.add([TokenChunk("a")])
+    early = builder.build()
+    builder.add([TokenChunk("b", finish_reason="stop")])
+    assert (early, builder.build()) == (Tokens("a"), Tokens("ab", finish_reason="stop"))
+
+
+def test_an_answer_written_out_leaves_out_what_is_empty() -> None:
+    assert Tokens("a").to_dict() == {"text": "a"}
+    whole = Tokens("a", "b", "c", (ToolCall("i", "n", "{}"),), "stop", "", TokenUsage(1, 2), (Tokens("d"),))
+    assert whole.to_dict() == {
+        "text": "a", "reasoning": "b", "refusal": "c", "finish_reason": "stop", "raw_finish_reason": "",
+        "tool_calls": [{"id": "i", "name": "n", "arguments": "{}"}], "usage": TokenUsage(1, 2).to_dict(),
+        "others": [{"text": "d"}],
+    }  # fmt: skip
+    assert Tokens.from_dict(whole.to_dict()) == whole
+
+
+TEXT = st.text(max_size=4)
+COUNT = st.integers(0, 9)
+USAGE = st.builds(TokenUsage, COUNT, COUNT, COUNT, COUNT, COUNT, st.sampled_from(["exact", "lower_bound", "unknown"]))
+DELTAS = st.lists(st.builds(ToolCallDelta, st.integers(0, 2), TEXT, TEXT, TEXT), max_size=2).map(tuple)
+REASONS = st.sampled_from([None, "stop", "length", "tool_calls"])
+CHUNKS = st.lists(
+    st.builds(TokenChunk, TEXT, TEXT, TEXT, DELTAS, st.integers(0, 2), REASONS, st.none() | TEXT, st.none() | USAGE),
+    max_size=12,
+)
+
+
+def naive_choice(chunks: list[TokenChunk]) -> Tokens:
+    """One choice by its definition: each field joined over all chunks, each call over all fragments of its index."""
+    deltas = [delta for chunk in chunks for delta in chunk.tool_call_deltas]
+    calls = []
+    for index in sorted({delta.index for delta in deltas}):
+        own = [delta for delta in deltas if delta.index == index]
+        first_id, first_name = [d.id for d in own if d.id], [d.name for d in own if d.name]
+        calls.append(ToolCall((first_id or [""])[0], (first_name or [""])[0], "".join(d.arguments for d in own)))
+    last = [chunk for chunk in chunks if chunk.finish_reason is not None][-1:] or [TokenChunk()]
+    return Tokens(
+        "".join(c.text_delta for c in chunks), "".join(c.reasoning_delta for c in chunks),
+        "".join(c.refusal_delta for c in chunks), tuple(calls), last[0].finish_reason,
+        last[0].raw_finish_reason if last[0].finish_reason else None,
+    )  # fmt: skip
+
+
+@given(CHUNKS, st.integers(0, 12))
+@settings(max_examples=200, deadline=None)
+def test_the_fold_is_its_definition_however_the_chunks_are_dealt(chunks: list[TokenChunk], cut: int) -> None:
+    builder = TokensBuilder()
+    builder.add(chunks[:cut])
+    builder.build()
+    builder.add(chunks[cut:])
+    tokens = builder.build()
+
+    indices = sorted({chunk.index for chunk in chunks})
+    choices = [naive_choice([chunk for chunk in chunks if chunk.index == index]) for index in indices]
+    assert [dataclasses.replace(tokens, usage=None, others=()), *tokens.others] == (choices or [Tokens()])
+    usages = [chunk.usage for chunk in chunks if chunk.usage is not None]
+    assert tokens.usage == (usages[-1] if usages else None)
+    assert tokens == Tokens.from_chunks(chunks)
+
+
+@given(CHUNKS)
+@settings(max_examples=150, deadline=None)
+def test_every_answer_round_trips(chunks: list[TokenChunk]) -> None:
+    tokens = Tokens.from_chunks(chunks)
+    assert Tokens.from_dict(json.loads(json.dumps(tokens.to_dict()))) == tokens
+    assert pickle.loads(pickle.dumps(tokens)) == tokens
