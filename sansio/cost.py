@@ -1,0 +1,174 @@
+"""What attempts cost. Unknown is not zero: a sum of costs says how many it leaves out, and how many are estimates.
+
+Each attempt that used tokens counts once, also one that failed, broke off or was retried: the provider bills it. An attempt
+is counted when it ends. If a better figure comes later (a late report of its usage), it takes the first one's place.
+"""
+
+from __future__ import annotations
+
+import math
+from dataclasses import dataclass
+from typing import ClassVar, Final, Literal
+
+from .batch import TokenEstimate, TokenUsage
+from .prices import Price
+
+CostProvenance = Literal["exact", "estimated", "unknown"]
+"""From a reported usage, from an estimate or an incomplete report, or not to be told."""
+
+_PER_MILLION: Final = 1_000_000
+_NANO: Final = 1_000_000_000
+
+
+@dataclass(frozen=True, slots=True)
+class CostEstimate:
+    """An amount in US dollars and how well it is known. ``usd`` is ``None`` exactly where ``provenance`` is unknown.
+
+    Raises `ValueError` for anything else, or an amount that is negative or not finite.
+    """
+
+    usd: float | None
+    provenance: CostProvenance
+    currency: ClassVar[Literal["USD"]] = "USD"
+
+    def __post_init__(self) -> None:
+        if self.provenance not in ("exact", "estimated", "unknown"):
+            raise ValueError(f"provenance: {self.provenance!r} is none of exact, estimated, unknown")
+        if (self.usd is None) != (self.provenance == "unknown"):
+            raise ValueError(f"usd: {self.usd!r} does not go with provenance={self.provenance!r}; None means unknown")
+        if self.usd is not None and not 0 <= self.usd < math.inf:
+            raise ValueError(f"usd: {self.usd!r} is not a finite amount of at least 0")
+
+
+UNKNOWN_COST: Final = CostEstimate(None, "unknown")
+
+
+def cost_of(usage: TokenUsage | None, price: Price | None) -> CostEstimate:
+    """What a usage costs: exact where the usage is, estimated (a lower bound) where it is one, unknown without either."""
+    if usage is None or price is None or usage.provenance == "unknown":
+        return UNKNOWN_COST
+    return CostEstimate(_usd(usage, price), "exact" if usage.provenance == "exact" else "estimated")
+
+
+def estimate_cost(estimate: TokenEstimate, price: Price | None) -> CostEstimate:
+    """What a request is expected to cost, none of it from a cache; unknown without a price."""
+    if price is None:
+        return UNKNOWN_COST
+    return CostEstimate(_usd(TokenUsage(estimate.input_tokens, estimate.output_tokens), price), "estimated")
+
+
+def _usd(usage: TokenUsage, price: Price) -> float:
+    """Cached and written parts of the input at their own prices; never more of them than there is input."""
+    now = price.at(usage.input_tokens)
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    total = (
+        (usage.input_tokens - cached - written) * now.input
+        + cached * (now.input if now.cached_input is None else now.cached_input)
+        + written * (now.input if now.cache_write is None else now.cache_write)
+        + usage.output_tokens * now.output
+    )
+    return total / _PER_MILLION
+
+
+@dataclass(frozen=True, slots=True)
+class CostTotals:
+    """A sum over attempts. Those of ``unknown`` cost are in neither amount. The tokens are those that were reported."""
+
+    attempts: int = 0
+    unknown: int = 0
+    exact_usd: float = 0.0
+    estimated_usd: float = 0.0
+    input_tokens: int = 0
+    output_tokens: int = 0
+
+    @property
+    def usd(self) -> float:
+        """All that is known: exact and estimated together."""
+        return self.exact_usd + self.estimated_usd
+
+
+class CostEntry:
+    """One attempt in a `CostLedger`, and what it counts with there (``cost`` is ``None`` before it does).
+
+    Made by `CostLedger.open`; whoever runs the attempt keeps it.
+    """
+
+    __slots__ = ("cost", "deployment", "model", "usage")
+
+    def __init__(self, deployment: str, model: str) -> None:
+        self.deployment = deployment
+        self.model = model
+        self.cost: CostEstimate | None = None
+        self.usage: TokenUsage | None = None
+
+
+class _Account:
+    """Sums of one deployment and model, in whole nano-dollars: they do not depend on the order, and taking back is exact."""
+
+    __slots__ = ("attempts", "estimated", "exact", "input_tokens", "output_tokens", "unknown")
+
+    def __init__(self) -> None:
+        self.attempts = self.unknown = self.exact = self.estimated = self.input_tokens = self.output_tokens = 0
+
+    def add(self, cost: CostEstimate, usage: TokenUsage | None, sign: int) -> None:
+        """Count an attempt (``sign`` 1) or take it back (-1)."""
+        self.attempts += sign
+        nano_usd = sign * round((cost.usd or 0.0) * _NANO)
+        if cost.provenance == "exact":
+            self.exact += nano_usd
+        elif cost.provenance == "estimated":
+            self.estimated += nano_usd
+        else:
+            self.unknown += sign
+        if usage is not None:
+            self.input_tokens += sign * usage.input_tokens
+            self.output_tokens += sign * usage.output_tokens
+
+
+_RANK: Final = {"unknown": 0, "estimated": 1, "exact": 2}
+
+
+class CostLedger:
+    """Sums the cost of attempts for each deployment and model."""
+
+    __slots__ = ("_accounts",)
+
+    def __init__(self) -> None:
+        self._accounts: dict[tuple[str, str], _Account] = {}
+
+    def open(self, deployment: str, model: str) -> CostEntry:
+        """The entry of one attempt. Counts nothing yet: an attempt that never left costs nothing."""
+        return CostEntry(deployment, model)
+
+    def record(self, entry: CostEntry, cost: CostEstimate, usage: TokenUsage | None = None) -> bool:
+        """Count an attempt, once. A later call replaces its figures if it knows better, else changes nothing: ``False``."""
+        before = entry.cost
+        if before is not None and _RANK[cost.provenance] <= _RANK[before.provenance]:
+            return False
+        account = self._accounts.setdefault((entry.deployment, entry.model), _Account())
+        if before is not None:
+            account.add(before, entry.usage, -1)
+        account.add(cost, usage, 1)
+        entry.cost, entry.usage = cost, usage
+        return True
+
+    def totals(self, deployment: str | None = None, model: str | None = None) -> CostTotals:
+        """The sum over all attempts, or those of one deployment, one model, or both."""
+        chosen = [
+            account
+            for (of_deployment, of_model), account in self._accounts.items()
+            if deployment in (None, of_deployment) and model in (None, of_model)
+        ]
+        return CostTotals(
+            attempts=sum(account.attempts for account in chosen),
+            unknown=sum(account.unknown for account in chosen),
+            exact_usd=sum(account.exact for account in chosen) / _NANO,
+            estimated_usd=sum(account.estimated for account in chosen) / _NANO,
+            input_tokens=sum(account.input_tokens for account in chosen),
+            output_tokens=sum(account.output_tokens for account in chosen),
+        )
+
+    def by_deployment_and_model(self) -> dict[tuple[str, str], CostTotals]:
+        """The sums apart, in order of name."""
+        return {key: self.totals(*key) for key in sorted(self._accounts)}
