@@ -60,7 +60,9 @@ class Serving:
         _seconds("queue_timeout", self.queue_timeout)
         if self.age_after is not None:
             _seconds("age_after", self.age_after)
-        object.__setattr__(self, "on_capacity_exhausted", _choice(CapacityPolicy, "on_capacity_exhausted", self.on_capacity_exhausted))
+        object.__setattr__(
+            self, "on_capacity_exhausted", _choice(CapacityPolicy, "on_capacity_exhausted", self.on_capacity_exhausted)
+        )
         object.__setattr__(self, "on_circuit_open", _choice(OpenCircuitPolicy, "on_circuit_open", self.on_circuit_open))
 
 
@@ -92,7 +94,9 @@ class RuntimeConfig:
             except ValueError as error:
                 raise ValueError(f"endpoint: {error}") from None
         if isinstance(self.api_key, str):
-            raise ValueError("api_key: is a bare string; write Secret.from_env(…), Secret.from_file(…) or, in a test, Secret.inline(…)")
+            raise ValueError(
+                "api_key: is a bare string; write Secret.from_env(…), Secret.from_file(…) or, in a test, Secret.inline(…)"
+            )
         if self.api_key is not None and not isinstance(self.api_key, (Secret, StaticApiKey)):
             raise ValueError(f"api_key: {type(self.api_key).__name__} is not a Secret")
         _positive_int("max_event_bytes", self.max_event_bytes)
@@ -137,7 +141,9 @@ class Deployment:
         if not self.runtime:
             runtime = next((name for prefix, name in _RUNTIMES.items() if self.model.startswith(prefix)), None)
             if runtime is None:
-                raise ValueError(f"runtime: cannot be told from the model's name {self.model!r}; set it, for example to 'openai'")
+                raise ValueError(
+                    f"runtime: cannot be told from the model's name {self.model!r}; set it, for example to 'openai'"
+                )
             object.__setattr__(self, "runtime", runtime)
         object.__setattr__(self, "runtime_config", from_mapping(RuntimeConfig, self.runtime_config, "runtime_config"))
         object.__setattr__(self, "serving", from_mapping(Serving, self.serving, "serving"))
@@ -146,7 +152,9 @@ class Deployment:
         if self.price is not None:
             object.__setattr__(self, "price", from_mapping(Price, self.price, "price"))
         if self.budget is not None and self.price_of_model is None:
-            raise ValueError(f"budget: no price is known for the model {self.model!r}, so nothing could be counted; give price=…")
+            raise ValueError(
+                f"budget: no price is known for the model {self.model!r}, so nothing could be counted; give price=…"
+            )
         self.codec()
 
     @property
@@ -176,7 +184,11 @@ class Deployment:
     def codec(self) -> ProviderCodec:
         """The provider's codec for this deployment. Raises `ValueError` for a runtime or an option it does not know."""
         config = self.config
-        options: dict[str, Any] = {"endpoint": config.endpoint, "organization": config.organization, "project": config.project}
+        options: dict[str, Any] = {
+            "endpoint": config.endpoint,
+            "organization": config.organization,
+            "project": config.project,
+        }
         name = self.runtime if config.api is None else f"{self.runtime}_{config.api}"
         return codec(name, model=self.model, **{key: value for key, value in options.items() if value is not None})
 
@@ -184,8 +196,8 @@ class Deployment:
 def deployments_from_toml(text: str, *, source: str = "deployments") -> list[Deployment]:
     """The ``[[deployment]]`` tables of a TOML document, in order.
 
-    ``source`` names the document in errors. Secrets are references (``{ from_env = "NAME" }`` or ``{ from_file = "PATH" }``);
-    a key written out is refused, and never repeated in the message. Raises `ValueError`.
+    ``source`` names the document in errors. Secrets are references (``{ from_env = "NAME" }`` or
+    ``{ from_file = "PATH" }``); a key written out is refused, and never repeated in the message. Raises `ValueError`.
     """
     try:
         document = tomllib.loads(text)
@@ -215,7 +227,9 @@ def from_mapping(kind: type[Config], value: object, path: str) -> Config:
     for key in value:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
-            raise ValueError(f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}"))
+            raise ValueError(
+                f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
+            )
     try:
         return kind(**value)
     except (ValueError, TypeError) as error:
@@ -224,13 +238,19 @@ def from_mapping(kind: type[Config], value: object, path: str) -> Config:
 
 def _with_secret(table: object, path: str) -> object:
     """The same table with ``api_key`` turned from a reference in a file into a `Secret`."""
-    if not isinstance(table, Mapping) or not isinstance(config := table.get("runtime_config"), Mapping) or "api_key" not in config:
+    if (
+        not isinstance(table, Mapping)
+        or not isinstance(config := table.get("runtime_config"), Mapping)
+        or "api_key" not in config
+    ):
         return table
     reference = config["api_key"]
     path = f"{path}: runtime_config: api_key"
     ways = {"from_env": Secret.from_env, "from_file": Secret.from_file}
     if not isinstance(reference, Mapping) or len(reference) != 1 or (way := next(iter(reference))) not in ways:
-        raise ValueError(f'{path}: must be a reference, {{ from_env = "NAME" }} or {{ from_file = "PATH" }}; a key itself is refused')
+        raise ValueError(
+            f'{path}: must be a reference, {{ from_env = "NAME" }} or {{ from_file = "PATH" }}; a key itself is refused'
+        )
     try:
         secret = ways[way](reference[way])
     except (ValueError, TypeError) as error:
@@ -251,7 +271,7 @@ def _seconds(name: str, value: object) -> None:
 Choice = TypeVar("Choice", bound=enum.StrEnum)
 
 
-def _choice(kind: type[Choice], name: str, value: object) -> Choice:
+def _choice(kind: type[Choice], name: str, value: str) -> Choice:
     try:
         return kind(value)
     except ValueError:

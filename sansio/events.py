@@ -170,7 +170,15 @@ class RefreshSession:
 
 
 NoticeKind = Literal[
-    "attempt_started", "retry_scheduled", "throttled", "circuit", "key_circuit", "refresh_started", "refresh_ended", "budget", "late_usage"
+    "attempt_started",
+    "retry_scheduled",
+    "throttled",
+    "circuit",
+    "key_circuit",
+    "refresh_started",
+    "refresh_ended",
+    "budget",
+    "late_usage",
 ]
 
 
@@ -183,7 +191,7 @@ class Notice:
     now: float
     unix_now: float
     request_id: int | None = None
-    detail: dict[str, Any] = field(default_factory=dict)
+    detail: dict[str, Any] = field(default_factory=dict[str, Any])
 
 
 @dataclass(slots=True)

@@ -70,8 +70,8 @@ class Exchange:
 
     __slots__ = (
         "_batch", "_body", "_builder", "_config", "_content_left", "_decoder", "_head", "_held", "_phase", "_phase_since",
-        "_received_bytes", "_request_deadline", "_session", "_sse", "_started_at", "_total_at", "_unix_now", "_waiting_since",
-        "committed", "deadline", "outcome", "sent", "stream",
+        "_received_bytes", "_request_deadline", "_session", "_sse", "_started_at", "_total_at", "_unix_now",
+        "_waiting_since", "committed", "deadline", "outcome", "sent", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -161,7 +161,9 @@ class Exchange:
         self._head, self._unix_now = (status, headers), unix_now
         content_timeout = self._config.timeouts.content_timeout
         self._content_left = math.inf if content_timeout is None else content_timeout
-        content_type = next((value for name, value in headers if name == "content-type"), "").partition(";")[0].strip().lower()
+        content_type = (
+            next((value for name, value in headers if name == "content-type"), "").partition(";")[0].strip().lower()
+        )
         wanted = "text/event-stream" if self.stream else "application/json"
         if status != 200 or content_type not in ("", wanted):
             self._enter(Phase.REFUSED, now, None)
@@ -189,7 +191,7 @@ class Exchange:
         return []
 
     def receive_end(self, now: float) -> list[TokenChunk]:
-        """The response ended as its framing said. For a stream that is no proof of completeness: the provider's must be there."""
+        """The response ended as its framing said. For a stream that proves nothing: the provider's own proof must be there."""
         self._waiting_since = None
         self.deadline = self._total_at
         match self._phase:
@@ -286,7 +288,9 @@ class Exchange:
         if self._decoder.complete and not isinstance(self._decoder.error, InferenceError):
             return self._succeed(chunks)
         error = self._decoder.error
-        return chunks + self._fail(error if error is not None and not isinstance(error, ProtocolError) else self._incomplete())
+        return chunks + self._fail(
+            error if error is not None and not isinstance(error, ProtocolError) else self._incomplete()
+        )
 
     def _incomplete(self) -> InferenceError:
         return NetworkError("the stream ended without its proof of completeness", provider=self._config.codec.provider)

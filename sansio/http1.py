@@ -68,7 +68,7 @@ class Http1Connection:
         return head + body + (connection.send(h11.EndOfMessage()) or b"")
 
     def receive(self, data: bytes) -> list[HttpEvent]:
-        """The events in these bytes: a head, pieces of body, then `END` or an error. One call's pieces are joined into one."""
+        """The events in these bytes: a head, body, then `END` or an error. The pieces of one call are joined into one."""
         if self._ended:  # nothing was asked for: an unasked response, or the peer hanging up
             self._broken = True
             return []

@@ -70,7 +70,7 @@ class Group:
 
     index: int
     limiter: RateLimiter
-    lanes: list[Lane] = field(default_factory=list)
+    lanes: list[Lane] = field(default_factory=lambda: list[Lane]())
     paused_until: float = 0.0
     """The pause whose consequences for waiters have been drawn."""
 
@@ -140,15 +140,18 @@ class Lane:
             return Rejected(self.key_circuit, key_permit)
         estimate = request.add.estimate
         grant = self.group.limiter.reserve(1, estimate.input_tokens, estimate.output_tokens, now)
-        reservation: BudgetReservation | BudgetRefusal | None = None
+        refusal: Blocked
         if isinstance(grant, Permit):
             reservation = self._reserve_money(request, now)
             if not isinstance(reservation, BudgetRefusal):
                 return Lease(self, generation, snapshot, permit, key_permit, grant, reservation)
             self.group.limiter.cancel(grant, False, now)
+            refusal = reservation
+        else:
+            refusal = grant
         self.circuit.breaker.record(permit, Outcome.IGNORED, now)
         self.key_circuit.breaker.record(key_permit, Outcome.IGNORED, now)
-        return reservation if isinstance(reservation, BudgetRefusal) else grant
+        return refusal
 
     def _reserve_money(self, request: Request, now: float) -> BudgetReservation | BudgetRefusal | None:
         if self.budget is None:
@@ -233,4 +236,4 @@ class Rejected:
     rejection: CircuitRejection
 
 
-Blocked: TypeAlias = "NoCredential | Rejected | Wait | LimitExceeded | BudgetRefusal"
+Blocked: TypeAlias = NoCredential | Rejected | Wait | LimitExceeded | BudgetRefusal

@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .batch import TokenUsage
 
@@ -24,12 +24,12 @@ class EngineMetrics:
     cancelled: int = 0
     rejected: int = 0
     attempts: int = 0
-    retries: dict[str, int] = field(default_factory=dict)
+    retries: dict[str, int] = field(default_factory=dict[str, int])
     """Retries by reason: the kind of the error that caused them."""
-    failures: dict[str, int] = field(default_factory=dict)
+    failures: dict[str, int] = field(default_factory=dict[str, int])
     """Failed and rejected requests by the kind of their error."""
     throttled: int = 0
-    circuit_transitions: dict[str, int] = field(default_factory=dict)
+    circuit_transitions: dict[str, int] = field(default_factory=dict[str, int])
     """Such as ``{"closed->open": 1}``, endpoint and key circuits together."""
     refreshes: int = 0
     failed_refreshes: int = 0
@@ -45,3 +45,12 @@ class EngineMetrics:
     def accounted(self) -> int:
         """The right-hand side of the identity; equals ``submitted``."""
         return self.queued + self.waiting + self.in_flight + self.done + self.failed + self.cancelled + self.rejected
+
+    def copy(self) -> EngineMetrics:
+        """The same counts, no longer counted on."""
+        return replace(
+            self,
+            retries=dict(self.retries),
+            failures=dict(self.failures),
+            circuit_transitions=dict(self.circuit_transitions),
+        )

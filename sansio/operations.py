@@ -24,7 +24,9 @@ class Breaker:
 
     __slots__ = ("_clock", "_core", "_guard", "_tell")
 
-    def __init__(self, core: RemoteEngineCore, tell: Tell, clock: Clock, guard: AbstractContextManager[Any] | None = None) -> None:
+    def __init__(
+        self, core: RemoteEngineCore, tell: Tell, clock: Clock, guard: AbstractContextManager[Any] | None = None
+    ) -> None:
         self._core, self._tell, self._clock, self._guard = core, tell, clock, guard or nullcontext()
 
     def state(self, deployment: str | None = None) -> CircuitState:

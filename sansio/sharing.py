@@ -44,20 +44,31 @@ def build_roster(config: RemoteEngineConfig, fingerprints: Mapping[str, str], rn
     groups: dict[Hashable, Group] = {}
     circuits: dict[Hashable, Circuit] = {}
     sessions: dict[Hashable, SessionSlot] = {}
-    limits = _agreed([(d, _limiter_key(d, fingerprints), d.config.rate_limits) for d in config.deployments], RateLimits(), "rate_limits")
+    limits = _agreed(
+        [(d, _limiter_key(d, fingerprints), d.config.rate_limits) for d in config.deployments], RateLimits(), "rate_limits"
+    )
     breakers = _agreed(
-        [(d, _circuit_key(d), d.config.circuit_breaker) for d in config.deployments], CircuitBreakerConfig(), "circuit_breaker"
+        [(d, _circuit_key(d), d.config.circuit_breaker) for d in config.deployments],
+        CircuitBreakerConfig(),
+        "circuit_breaker",
     )
     for deployment in config.deployments:
         codec = deployment.codec()
         settings = deployment.config
         serving = deployment.served
-        group_key, circuit_key, key = _limiter_key(deployment, fingerprints), _circuit_key(deployment), _key(deployment, fingerprints)
+        group_key, circuit_key, key = (
+            _limiter_key(deployment, fingerprints),
+            _circuit_key(deployment),
+            _key(deployment, fingerprints),
+        )
         group = groups.get(group_key)
         if group is None:
             group = groups[group_key] = Group(len(roster.groups), RateLimiter(limits[group_key]))
             roster.groups.append(group)
-        for circuit_of, breaker_config in ((circuit_key, breakers[circuit_key]), (("key", codec.provider, key), CircuitBreakerConfig())):
+        for circuit_of, breaker_config in (
+            (circuit_key, breakers[circuit_key]),
+            (("key", codec.provider, key), CircuitBreakerConfig()),
+        ):
             if circuit_of not in circuits:
                 of_key = circuit_of is not circuit_key
                 circuits[circuit_of] = Circuit(len(roster.circuits), CircuitBreaker(breaker_config), of_key)
@@ -73,7 +84,11 @@ def build_roster(config: RemoteEngineConfig, fingerprints: Mapping[str, str], rn
             deployment=deployment,
             exchange_config=ExchangeConfig(codec, settings.timeouts, settings.max_event_bytes, settings.max_body_bytes),
             queue=RequestQueue(
-                serving.queue_capacity, serving.on_capacity_exhausted, serving.queue_timeout, serving.age_after, serving.fair_tenants
+                serving.queue_capacity,
+                serving.on_capacity_exhausted,
+                serving.queue_timeout,
+                serving.age_after,
+                serving.fair_tenants,
             ),
             retry=RetryEngine(settings.retry, retry_budget, rng),
             retry_budget=retry_budget,
@@ -113,6 +128,6 @@ def _agreed(asked: Sequence[tuple[Deployment, Hashable, Value]], default: Value,
         elif value not in (default, known[1]):
             raise ValueError(
                 f"{name}: deployments {known[0].name!r} and {deployment.name!r} share it (same provider and "
-                f"{'endpoint' if name == 'circuit_breaker' else 'key and model'}) but ask for different values; give both the same"
+                f"{'endpoint' if name == 'circuit_breaker' else 'key and model'}) but ask for different values"
             )
     return {key: value for key, (_, value) in found.items()}

@@ -32,7 +32,8 @@ class Todo(Generic[CallT]):
     """What a driver does after one critical section. Nothing here waits.
 
     wake: calls parked until an order came. interrupt: calls whose caller waits on a connection and must be woken from that.
-    close: calls whose connection is to be closed now, their caller being away. refresh: sessions to refresh, each in a task or thread of its own. drained: the engine is empty.
+    close: calls whose connection is to be closed now, their caller being away. refresh: sessions to refresh, each in a task
+    or thread of its own. drained: the engine is empty.
     """
 
     wake: list[CallT] = field(default_factory=list)

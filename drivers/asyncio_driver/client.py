@@ -35,10 +35,12 @@ class Connection(asyncio.Protocol):
     # ---- the transport's side ---------------------------------------------------------------------------------------
 
     def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        """asyncio: the connection stands."""
         assert isinstance(transport, asyncio.Transport)
         self._transport = transport
 
     def data_received(self, data: bytes) -> None:
+        """asyncio: bytes came. Above the bound, ask for no more until these are taken."""
         self._buffer.append(data)
         self._buffered_bytes += len(data)
         if self._buffered_bytes > MAX_BUFFERED_BYTES and self._transport is not None:
@@ -47,14 +49,17 @@ class Connection(asyncio.Protocol):
         self._wake()
 
     def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the connection is gone, with an error or in order."""
         self._lost, self._ended = exc, True
         self._writable.set()
         self._wake()
 
     def pause_writing(self) -> None:
+        """asyncio: too much is waiting to be sent."""
         self._writable.clear()
 
     def resume_writing(self) -> None:
+        """asyncio: sending goes on."""
         self._writable.set()
 
     def _wake(self) -> None:
@@ -116,7 +121,9 @@ class Connection(asyncio.Protocol):
         """
         if self._buffer:
             self._machine.receive(self._take())
-        return not self._ended and self._transport is not None and not self._transport.is_closing() and self._machine.reusable
+        return (
+            not self._ended and self._transport is not None and not self._transport.is_closing() and self._machine.reusable
+        )
 
     def interrupt(self) -> None:
         """Wake whoever waits on this connection, and close it."""

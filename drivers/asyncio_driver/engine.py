@@ -1,12 +1,14 @@
 """`RemoteEngine` for asyncio: one `call_at` timer, callers that drive their own requests.
 
-Nothing is decided here. The engine is told a fact (`Switchboard`), and what that asks for is done at once: on an event loop
-the critical section is whatever does not await. A request runs in its caller's task, step by step as its `RemoteWorker` says.
+Nothing is decided here. The engine is told a fact (`Switchboard`), and what that asks for is done at once: on an event
+loop the critical section is whatever does not await. A request runs in its caller's task, step by step as its
+`RemoteWorker` says.
 """
 
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import inspect
 import itertools
 import logging
@@ -195,17 +197,21 @@ class RemoteEngine:
         self._do(self._board.handle(event, self.now(), time.time()))
 
     def register(self, call: TokenStream) -> None:
+        """Know this call from now on. Raises `RuntimeError` outside the engine's block."""
         if not self._running:
             raise RuntimeError("the engine is not running: use it inside its `async with` block")
         self._board.register(call)
 
     def enter(self, call: TokenStream) -> None:
+        """The caller waits inside from now on."""
         self._board.enter(call)
 
     def step_away(self, call: TokenStream) -> None:
+        """The caller is away from now on."""
         self._do(self._board.step_away(call, self.now(), time.time()))
 
     def hang_up(self, call: TokenStream) -> None:
+        """The caller is gone: give back what its request held."""
         self._do(self._board.hang_up(call, self.now(), time.time()))
 
     def _do(self, todo: Todo[TokenStream]) -> None:
@@ -277,7 +283,9 @@ class TokenStream:
         self._engine.register(self)
         return self
 
-    async def __aexit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
         self._engine.hang_up(self)
         self.let_go(keep=False)  # also what was still connecting
 
@@ -387,10 +395,8 @@ async def _in_thread(work: Callable[[], object]) -> object:
             result = work()
         except BaseException as error:
             problem = error
-        try:
+        with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
             loop.call_soon_threadsafe(settle, result, problem)
-        except RuntimeError:
-            pass  # the loop was closed meanwhile: nobody waits
 
     threading.Thread(target=run, name="remote-engine-refresh", daemon=True).start()
     return await done

@@ -49,7 +49,11 @@ def as_credential(fetched: object) -> Credential:
 
 def credential_error(cause: BaseException) -> InferenceError:
     """What a failed fetch is reported as. Only the type of a foreign exception is shown: its text may hold a credential."""
-    shown = str(cause) if isinstance(cause, (ValueError, OSError)) and not isinstance(cause, UnicodeError) else type(cause).__name__
+    shown = (
+        str(cause)
+        if isinstance(cause, (ValueError, OSError)) and not isinstance(cause, UnicodeError)
+        else type(cause).__name__
+    )
     return Unauthorized(f"the credential could not be fetched: {shown}").caused_by(cause)
 
 

@@ -6,6 +6,7 @@ abort reaches a caller that is blocked. A look-up of a host's name cannot: it is
 
 from __future__ import annotations
 
+import contextlib
 import socket
 import ssl
 import threading
@@ -29,7 +30,9 @@ class Connection:
         """Connect, with TLS where ``context`` is given. Raises `OSError` (a timeout and a failed handshake are such)."""
         give_up_at = time.monotonic() + timeout
         problem: OSError = OSError(f"{self.origin.host} has no address")
-        for family, kind, protocol, _, address in socket.getaddrinfo(self.origin.host, self.origin.port, type=socket.SOCK_STREAM):
+        for family, kind, protocol, _, address in socket.getaddrinfo(
+            self.origin.host, self.origin.port, type=socket.SOCK_STREAM
+        ):
             self._socket = socket.socket(family, kind, protocol)
             try:
                 self._connect(address, context, give_up_at)
@@ -92,10 +95,8 @@ class Connection:
         """Wake whoever is blocked on this connection. Any thread may call this; the owner closes it."""
         self._interrupted = True
         if (known := self._socket) is not None:
-            try:
+            with contextlib.suppress(OSError):  # not connected yet, or not any more: then nobody stays blocked on it
                 socket.socket.shutdown(known, socket.SHUT_RDWR)  # not SSLSocket's: that one takes TLS from under a reader
-            except OSError:
-                pass  # not connected yet, or not any more: then nobody stays blocked on it
 
     def close(self) -> None:
         """Close the socket. Idempotent."""

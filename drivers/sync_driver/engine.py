@@ -192,22 +192,26 @@ class RemoteEngine:
         self._do(todo)
 
     def register(self, call: TokenStream) -> None:
+        """Know this call from now on. Raises `RuntimeError` outside the engine's block."""
         with self._lock:
             if not self._running:
                 raise RuntimeError("the engine is not running: use it inside its `with` block")
             self._board.register(call)
 
     def enter(self, call: TokenStream) -> None:
+        """The caller waits inside from now on."""
         with self._lock:
             self._board.enter(call)
 
     def step_away(self, call: TokenStream) -> None:
+        """The caller is away from now on."""
         with self._lock:
             todo = self._board.step_away(call, time.monotonic(), time.time())
             self._rearm()
         self._do(todo)
 
     def hang_up(self, call: TokenStream) -> None:
+        """The caller is gone: give back what its request held."""
         with self._lock:
             todo = self._board.hang_up(call, time.monotonic(), time.time())
             self._rearm()

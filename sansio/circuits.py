@@ -1,0 +1,143 @@
+"""What follows from the state of circuits: who is refused, who may wait, who fails when one opens.
+
+Two circuits stand before every attempt: that of the endpoint, and that of the key (opened when the key is to blame, until
+it changes or its hint passes). The verdicts are the breakers' own; this is what the engine makes of them.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import assert_never
+
+from .circuit_breaker import CircuitRejection, CircuitState, Outcome
+from .errors import CircuitOpen, InferenceError
+from .events import CircuitAction, NoticeKind
+from .lane import Circuit, Lane, Request, RequestState
+from .registry import Registry, count
+
+
+class Circuits:
+    """The circuits of one engine."""
+
+    __slots__ = ("_registry",)
+
+    def __init__(self, registry: Registry) -> None:
+        self._registry = registry
+
+    def refusal(self, request: Request, cause: InferenceError | None = None) -> CircuitOpen | None:
+        """Why this request is not let through and does not wait either; ``None`` if it is, or if it waits."""
+        lane = request.lane
+        for circuit in (lane.circuit, lane.key_circuit):
+            rejection = self._rejection(circuit)
+            if rejection is not None and not may_wait(request, rejection):
+                return self.error(circuit, rejection, lane, cause)
+        return None
+
+    def error(
+        self, circuit: Circuit, rejection: CircuitRejection, lane: Lane, cause: InferenceError | None = None
+    ) -> CircuitOpen:
+        """The rejection in both clocks, with the request's own last error, or what opened the circuit, as its cause."""
+        registry = self._registry
+        to_unix_ms = (registry.unix_now - registry.now) * 1000.0
+        known = rejection.retry_at < math.inf
+        error = CircuitOpen(
+            lane.provider,
+            round(rejection.opened_at * 1000.0 + to_unix_ms),
+            round(rejection.retry_at * 1000.0 + to_unix_ms) if known else 0,
+            max(0.0, rejection.retry_at - registry.now) if known else None,
+            f"the circuit of this {'key' if circuit.of_key else 'endpoint'} is open",
+        )
+        error.__cause__ = cause or circuit.last_error
+        return error
+
+    def trip_key(self, lane: Lane, error: InferenceError) -> None:
+        """The key is to blame: nothing more is sent with it until it changes, or its hint (or a bound of ours) passes."""
+        circuit = lane.key_circuit
+        circuit.last_error = error
+        hint = error.retry_after
+        longest = lane.deployment.config.circuit_breaker.max_open_duration
+        circuit.breaker.force_open(longest if hint is None else hint, self._registry.now)
+        self.follow(lane)
+
+    def key_renewed(self, lane: Lane) -> None:
+        """The key changed: what was held against the old one is over."""
+        if lane.key_circuit.breaker.state(self._registry.now) is not CircuitState.CLOSED:
+            lane.key_circuit.breaker.force_closed(self._registry.now)
+            self.follow(lane)
+
+    def override(self, lane: Lane, action: CircuitAction, duration: float | None) -> None:
+        """An operator's word on the endpoint's circuit."""
+        breaker, now = lane.circuit.breaker, self._registry.now
+        match action:
+            case CircuitAction.OPEN:
+                breaker.force_open(duration, now)
+            case CircuitAction.CLOSE:
+                breaker.force_closed(now)
+            case CircuitAction.RESET:
+                breaker.reset(now)
+            case _:
+                assert_never(action)
+        self.follow(lane)
+
+    def follow(self, lane: Lane) -> None:
+        """Draw the consequences of whatever the circuits of this lane just did."""
+        registry = self._registry
+        for circuit in (lane.circuit, lane.key_circuit):
+            transitions = circuit.breaker.drain_transitions()
+            for transition in transitions:
+                source, target = transition.source.name.lower(), transition.target.name.lower()
+                count(registry.metrics.circuit_transitions, f"{source}->{target}")
+                kind: NoticeKind = "key_circuit" if circuit.of_key else "circuit"
+                registry.notice(kind, lane, source=source, target=target, reason=transition.reason)
+                if transition.target is CircuitState.OPEN:
+                    self._fail_behind(circuit)
+            if transitions:
+                self._offer(circuit)
+
+    def lease_ended(self, lane: Lane) -> None:
+        """A lease came back: a circuit that is not closed may have a probe to give, to any of its lanes."""
+        self.follow(lane)
+        for circuit in (lane.circuit, lane.key_circuit):
+            if circuit.breaker.state(self._registry.now) is not CircuitState.CLOSED:
+                self._offer(circuit)
+
+    def due(self, circuit: Circuit) -> None:
+        """The time of a circuit has come: it may be half-open now, or have a lost probe back."""
+        circuit.breaker.state(self._registry.now)
+        self.follow(circuit.lanes[0])
+        self._offer(circuit)
+
+    def arm(self, circuit: Circuit) -> None:
+        """Look at this circuit again when time alone may change it."""
+        self._registry.timers.set(("circuit", circuit.index), circuit.breaker.deadline())
+
+    def _offer(self, circuit: Circuit) -> None:
+        self.arm(circuit)
+        for lane in circuit.lanes:
+            self._registry.touch(lane)
+
+    def _rejection(self, circuit: Circuit) -> CircuitRejection | None:
+        now = self._registry.now
+        if circuit.breaker.state(now) is CircuitState.CLOSED:
+            return None
+        answer = circuit.breaker.acquire(now)
+        if isinstance(answer, CircuitRejection):
+            return answer
+        circuit.breaker.record(answer, Outcome.IGNORED, now)  # only asked
+        return None
+
+    def _fail_behind(self, circuit: Circuit) -> None:
+        """A circuit opened: whoever is queued or backing off behind it fails now, unless it asked to wait it out."""
+        rejection = self._rejection(circuit)
+        if rejection is None:
+            return
+        for lane in circuit.lanes:
+            for request in list(lane.requests.values()):
+                waiting = request.state in (RequestState.QUEUED, RequestState.BACKOFF)
+                if waiting and not may_wait(request, rejection):
+                    self._registry.finish(request, self.error(circuit, rejection, lane))
+
+
+def may_wait(request: Request, rejection: CircuitRejection) -> bool:
+    """Whether a request that a circuit rejects waits for it: it asked to, and its deadline allows it."""
+    return request.waits_for_circuit and (request.deadline is None or rejection.retry_at < request.deadline)

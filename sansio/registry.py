@@ -1,0 +1,148 @@
+"""Every accepted request, what is counted of it, what is armed for it, and what is ordered about it.
+
+The `Registry` is the state that the engine and its two departments (`circuits.py`, `sessions.py`) share during one `handle`:
+the clocks it was told, the effects so far, and the groups whose queues have something to gain.
+"""
+
+from __future__ import annotations
+
+import math
+from typing import Any, assert_never
+
+from .batch import TokenUsage
+from .cost import cost_of
+from .errors import InferenceError
+from .events import Complete, Effect, Notice, NoticeKind
+from .lane import Group, Lane, Lease, Request, RequestState
+from .metrics import EngineMetrics
+from .timers import Timers
+
+TimerName = tuple[str, int]
+"""What is due, and of what: ``("backoff", request_id)``, ``("circuit", index)`` and so on."""
+
+
+class Registry:
+    """What the parts of one engine share. Its attributes are theirs to read; changes go through its methods."""
+
+    __slots__ = ("dirty", "effects", "metrics", "now", "requests", "timers", "unix_now", "unreported")
+
+    def __init__(self) -> None:
+        self.now = -math.inf
+        self.unix_now = 0.0
+        self.effects: list[Effect] = []
+        self.metrics = EngineMetrics()
+        self.timers: Timers[TimerName] = Timers()
+        self.requests: dict[int, Request] = {}
+        self.unreported: dict[tuple[int, int], Lease] = {}
+        """Leases settled by a cancel whose attempt has not reported yet, by request and attempt."""
+        self.dirty: dict[int, Group] = {}
+        """The groups to hand out from at the end of this `handle`."""
+
+    def add(self, request: Request) -> None:
+        """A request was accepted into its lane's queue."""
+        request_id = request.add.request_id
+        self.requests[request_id] = request.lane.requests[request_id] = request
+        self._count_state(request.state, +1)
+        self.touch(request.lane)
+
+    def reject(self, request: Request, error: InferenceError) -> None:
+        """A request was refused before it was accepted."""
+        if not error.provider:
+            error.provider = request.lane.provider
+        self.metrics.rejected += 1
+        count(self.metrics.failures, error.kind)
+        self.effects.append(Complete(request.add.request_id, error))
+
+    def finish(self, request: Request, error: InferenceError | None) -> None:
+        """The one terminal outcome of an accepted request. A refusal from outside a full queue counts as rejected."""
+        outside = request.state is RequestState.QUEUED and error is not None and error.kind == "backpressure"
+        self.remove(request)
+        if error is None:
+            self.metrics.done += 1
+        else:
+            if outside:
+                self.metrics.rejected += 1
+            else:
+                self.metrics.failed += 1
+            count(self.metrics.failures, error.kind)
+        self.effects.append(Complete(request.add.request_id, error))
+
+    def remove(self, request: Request) -> None:
+        """Forget a request, wherever it is."""
+        request_id, lane = request.add.request_id, request.lane
+        match request.state:
+            case RequestState.QUEUED:
+                lane.queue.remove(request_id)
+                self.touch(lane)
+            case RequestState.BACKOFF:
+                self.timers.set(("backoff", request_id), None)
+            case RequestState.PARKED:
+                self.timers.set(("parked", request_id), None)
+                lane.session.parked.pop(request_id, None)
+            case RequestState.RUNNING:
+                pass
+            case _:
+                assert_never(request.state)
+        self._count_state(request.state, -1)
+        del self.requests[request_id], lane.requests[request_id]
+
+    def move(self, request: Request, state: RequestState) -> None:
+        """A request changes its state."""
+        self._count_state(request.state, -1)
+        request.state = state
+        self._count_state(state, +1)
+
+    def requeue(self, request: Request) -> None:
+        """A request returns to its old place in its queue."""
+        self.move(request, RequestState.QUEUED)
+        request.lane.queue.requeue(request.entry, self.now)
+        self.touch(request.lane)
+
+    def touch(self, lane: Lane) -> None:
+        """Something may have come free for this lane's group."""
+        self.dirty[lane.group.index] = lane.group
+
+    def notice(self, kind: NoticeKind, lane: Lane, request_id: int | None = None, **detail: Any) -> None:
+        """Say something to operators."""
+        self.effects.append(Notice(kind, lane.deployment.name, self.now, self.unix_now, request_id, detail))
+
+    def retried(self, request: Request, reason: str, wait: float) -> None:
+        """A retry was decided."""
+        count(self.metrics.retries, reason)
+        self.notice(
+            "retry_scheduled", request.lane, request.add.request_id, reason=reason, wait=wait, attempt=request.attempts
+        )
+
+    def account(self, lane: Lane, usage: TokenUsage | None) -> None:
+        """Count what one attempt used and cost; unknown is counted as unknown."""
+        metrics = self.metrics
+        cost = cost_of(usage, lane.price).usd
+        if cost is None:
+            metrics.unknown_cost += 1
+        else:
+            metrics.cost_usd += cost
+        if usage is None:
+            metrics.unknown_usage += 1
+            return
+        total = metrics.usage
+        metrics.usage = TokenUsage(
+            total.input_tokens + usage.input_tokens,
+            total.output_tokens + usage.output_tokens,
+            total.cached_input_tokens + usage.cached_input_tokens,
+            total.cache_write_tokens + usage.cache_write_tokens,
+            total.reasoning_tokens + usage.reasoning_tokens,
+            "exact" if total.provenance == usage.provenance == "exact" else "lower_bound",
+        )
+
+    def _count_state(self, state: RequestState, by: int) -> None:
+        if state is RequestState.QUEUED:
+            self.metrics.queued += by
+        elif state is RequestState.RUNNING:
+            self.metrics.in_flight += by
+        else:
+            self.metrics.waiting += by
+
+
+def count(counts: dict[str, int], name: str) -> None:
+    """One more of ``name``."""
+    counts[name] = counts.get(name, 0) + 1
