@@ -203,13 +203,13 @@ def deployments_from_toml(text: str, *, source: str = "deployments") -> list[Dep
         document = tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source}: is not TOML: {error}") from None
-    tables = document.pop("deployment", None)
+    tables: object = document.pop("deployment", None)
     if document:
         raise ValueError(f"{source}: unknown key {sorted(document)[0]!r}; deployments are [[deployment]] tables")
     if not isinstance(tables, list) or not tables:
         raise ValueError(f"{source}: has no [[deployment]] table")
     found: list[Deployment] = []
-    for number, table in enumerate(tables, 1):
+    for number, table in enumerate(cast("list[object]", tables), 1):
         path = f"{source}: deployment {number}"
         found.append(from_mapping(Deployment, _with_secret(table, path), path))
         if found[-1].name in {other.name for other in found[:-1]}:
@@ -224,30 +224,29 @@ def from_mapping(kind: type[Config], value: object, path: str) -> Config:
     if not isinstance(value, Mapping):
         raise ValueError(f"{path}: {type(value).__name__} is neither a {kind.__name__} nor a mapping")
     known = [f.name for f in fields(cast(Any, kind))]
-    for key in value:
+    table = cast("Mapping[str, Any]", value)
+    for key in table:
         if key not in known:
             near = difflib.get_close_matches(str(key), known, 1)
             raise ValueError(
                 f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
             )
     try:
-        return kind(**value)
+        return kind(**table)
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {error}") from None
 
 
 def _with_secret(table: object, path: str) -> object:
     """The same table with ``api_key`` turned from a reference in a file into a `Secret`."""
-    if (
-        not isinstance(table, Mapping)
-        or not isinstance(config := table.get("runtime_config"), Mapping)
-        or "api_key" not in config
-    ):
+    outer = _table(table)
+    config = _table(outer.get("runtime_config"))
+    if "api_key" not in config:
         return table
-    reference = config["api_key"]
+    reference = _table(config["api_key"])
     path = f"{path}: runtime_config: api_key"
     ways = {"from_env": Secret.from_env, "from_file": Secret.from_file}
-    if not isinstance(reference, Mapping) or len(reference) != 1 or (way := next(iter(reference))) not in ways:
+    if len(reference) != 1 or (way := next(iter(reference))) not in ways:
         raise ValueError(
             f'{path}: must be a reference, {{ from_env = "NAME" }} or {{ from_file = "PATH" }}; a key itself is refused'
         )
@@ -255,7 +254,13 @@ def _with_secret(table: object, path: str) -> object:
         secret = ways[way](reference[way])
     except (ValueError, TypeError) as error:
         raise ValueError(f"{path}: {way}: {error}") from None
-    return {**table, "runtime_config": {**config, "api_key": secret}}
+    return {**outer, "runtime_config": {**config, "api_key": secret}}
+
+
+def _table(value: object) -> Mapping[str, Any]:
+    """``value`` where it is a table, else an empty one."""
+    empty: Mapping[str, Any] = {}
+    return cast("Mapping[str, Any]", value) if isinstance(value, Mapping) else empty
 
 
 def _positive_int(name: str, value: object) -> None:

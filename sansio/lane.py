@@ -70,7 +70,7 @@ class Group:
 
     index: int
     limiter: RateLimiter
-    lanes: list[Lane] = field(default_factory=lambda: list[Lane]())
+    lanes: list[Lane] = field(default_factory=list["Lane"])
     paused_until: float = 0.0
     """The pause whose consequences for waiters have been drawn."""
 
@@ -82,7 +82,7 @@ class Circuit:
     index: int
     breaker: CircuitBreaker
     of_key: bool
-    lanes: list[Lane] = field(default_factory=list)
+    lanes: list[Lane] = field(default_factory=list["Lane"])
     last_error: InferenceError | None = None
 
 
@@ -93,8 +93,8 @@ class SessionSlot:
     index: int
     session: RemoteSession
     secret: Secret | None
-    lanes: list[Lane] = field(default_factory=list)
-    parked: dict[int, Request] = field(default_factory=dict)
+    lanes: list[Lane] = field(default_factory=list["Lane"])
+    parked: dict[int, Request] = field(default_factory=dict[int, Request])
 
 
 @dataclass(slots=True, eq=False)
@@ -113,7 +113,7 @@ class Lane:
     session: SessionSlot
     price: Price | None
     budget: BudgetLedger | None
-    requests: dict[int, Request] = field(default_factory=dict)
+    requests: dict[int, Request] = field(default_factory=dict[int, Request])
     running: int = 0
 
     @property

@@ -29,10 +29,10 @@ Value = TypeVar("Value")
 class Roster:
     """Every lane and everything shared, each in the order of its first deployment."""
 
-    lanes: dict[str, Lane] = field(default_factory=dict)
-    groups: list[Group] = field(default_factory=list)
-    circuits: list[Circuit] = field(default_factory=list)
-    sessions: list[SessionSlot] = field(default_factory=list)
+    lanes: dict[str, Lane] = field(default_factory=dict[str, Lane])
+    groups: list[Group] = field(default_factory=list[Group])
+    circuits: list[Circuit] = field(default_factory=list[Circuit])
+    sessions: list[SessionSlot] = field(default_factory=list[SessionSlot])
 
 
 def build_roster(config: RemoteEngineConfig, fingerprints: Mapping[str, str], rng: random.Random) -> Roster:

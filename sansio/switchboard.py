@@ -36,11 +36,11 @@ class Todo(Generic[CallT]):
     or thread of its own. drained: the engine is empty.
     """
 
-    wake: list[CallT] = field(default_factory=list)
-    interrupt: list[CallT] = field(default_factory=list)
-    close: list[CallT] = field(default_factory=list)
-    refresh: list[RefreshSession] = field(default_factory=list)
-    notices: list[Notice] = field(default_factory=list)
+    wake: list[CallT] = field(default_factory=list[CallT])
+    interrupt: list[CallT] = field(default_factory=list[CallT])
+    close: list[CallT] = field(default_factory=list[CallT])
+    refresh: list[RefreshSession] = field(default_factory=list[RefreshSession])
+    notices: list[Notice] = field(default_factory=list[Notice])
     drained: bool = False
 
 
