@@ -1,0 +1,32 @@
+"""The providers by name. One file each; a provider of somebody else's needs no entry here, its codec is passed as it is."""
+
+from __future__ import annotations
+
+import difflib
+from dataclasses import fields
+from typing import Any, Final
+
+from ..codec import ProviderCodec
+from .openai import OpenAIChat
+
+_CODECS: Final[dict[str, type[Any]]] = {
+    "openai": OpenAIChat,
+}
+"""Each is a dataclass whose fields are its options."""
+
+
+def codec(name: str, **config: Any) -> ProviderCodec:
+    """The codec of a provider, configured. Raises `ValueError` for an unknown name or option, with the nearest known."""
+    if name not in _CODECS:
+        raise ValueError(f"provider: {name!r} is unknown; {_nearest(name, list(_CODECS))}")
+    options = [field.name for field in fields(_CODECS[name])]
+    for option in config:
+        if option not in options:
+            raise ValueError(f"{name}: {option!r} is no option; {_nearest(option, options)}")
+    made: ProviderCodec = _CODECS[name](**config)
+    return made
+
+
+def _nearest(word: str, known: list[str]) -> str:
+    (near,) = difflib.get_close_matches(word, known, 1, 0.0)
+    return f"did you mean {near!r}? Known: {', '.join(sorted(known))}"

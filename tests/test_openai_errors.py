@@ -1,0 +1,256 @@
+"""Errors in OpenAI's format (`sansio.providers.openai_errors`), and JSON without expectations (`lenient_json`)."""
+
+from __future__ import annotations
+
+import json
+import math
+from typing import Any
+
+import pytest
+from hypothesis import given, settings
+from hypothesis import strategies as st
+from mangled import errors, frames
+
+from sansio.errors import InferenceError
+from sansio.providers.lenient_json import as_int, dumps, loads
+from sansio.providers.openai import OpenAIChat
+from sansio.providers.openai_errors import in_band_error
+
+CODEC = OpenAIChat()
+KEY = "sk-test-0123456789abcdef"
+NOW = 1_800_000_000.0
+
+
+# ---- inside a 200 ------------------------------------------------------------------------------------------------------
+
+
+IN_BAND = [
+    ({"type": "server_error", "message": "oops", "code": None}, "server_error", None, True),
+    ({"type": "rate_limit_error", "message": "slow"}, "rate_limited", None, True),
+    ({"code": "rate_limit_exceeded", "message": "Please try again in 6.57s."}, "rate_limited", None, True),
+    ({"code": "server_is_overloaded", "type": "invalid_request_error"}, "server_error", None, True),
+    ({"code": "slow_down"}, "rate_limited", None, True),
+    ({"type": "insufficient_quota", "code": None}, "quota_exhausted", None, False),
+    ({"type": "invalid_request_error", "code": "context_length_exceeded"}, "context_length_exceeded", None, False),
+    ({"type": "invalid_request_error", "code": "other"}, "bad_request", None, False),
+    ({"message": "This model's maximum context length is 4096 tokens"}, "context_length_exceeded", None, False),
+    ({"code": "invalid_prompt"}, "content_filtered", None, False),
+    ({"code": "invalid_api_key"}, "unauthorized", None, False),
+    ({"type": "permission_error"}, "forbidden", None, False),
+    ({"code": "model_not_found"}, "not_found", None, False),
+    ({"type": "timeout_error"}, "timeout", None, True),
+    ({"code": "429", "message": "litellm.RateLimitError: slow"}, "rate_limited", 429, True),
+    ({"code": 502, "message": "upstream"}, "server_error", 502, True),
+    ({"code": 400, "message": "Token limit reached"}, "bad_request", 400, False),
+    ({"code": "1300", "type": "rate_limited"}, "rate_limited", None, True),
+    ({"code": "brand_new", "type": "never_seen"}, "server_error", None, True),
+    ({"message": None, "code": True}, "server_error", None, True),
+    ("overloaded, try later", "server_error", None, True),
+    (["x", {"code": "slow_down"}], "rate_limited", None, True),
+    (True, "server_error", None, True),
+]
+
+
+@pytest.mark.parametrize(("error", "kind", "status", "retryable"), IN_BAND)
+def test_an_error_inside_a_200_is_classified_by_what_it_says(
+    error: object, kind: str, status: int | None, retryable: bool
+) -> None:
+    body = json.dumps({"error": error, "choices": []})
+    found = in_band_error("openai", body)
+    assert (found.kind, found.status, found.retryable, found.provider) == (kind, status, retryable, "openai")
+    assert CODEC.classify(200, (), body.encode(), NOW).to_dict() == found.to_dict()
+
+
+def test_a_key_that_an_error_echoes_is_not_kept() -> None:
+    said = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}})
+    for error in (in_band_error("openai", said), CODEC.classify(401, (), said.encode(), NOW)):
+        assert KEY not in repr(error) + str(error) + json.dumps(error.to_dict())
+
+
+# ---- refusals by status ------------------------------------------------------------------------------------------------
+
+
+def said(code: str | None = None, kind: str | None = None, message: str = "m", **more: Any) -> bytes:
+    return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code, **more}}).encode()
+
+
+TOO_LARGE = "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 46573."
+LIMIT_MET = "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000."
+
+REFUSALS = [
+    (400, said("context_length_exceeded", "invalid_request_error"), "context_length_exceeded"),
+    (400, said("content_policy_violation"), "content_filtered"),
+    (400, said("invalid_prompt"), "content_filtered"),
+    (400, said("content_filter", innererror={"code": "ResponsibleAIPolicyViolation"}), "content_filtered"),
+    (
+        400,
+        said("400", provider_specific_fields={"innererror": {"code": "ResponsibleAIPolicyViolation"}}),
+        "content_filtered",
+    ),
+    (400, said("400", message="litellm.ContentPolicyViolationError: AzureException"), "content_filtered"),
+    (400, said("400", message="litellm.ContextWindowExceededError: too long"), "context_length_exceeded"),
+    (400, said(None, "BadRequestError", "This model's maximum context length is 8192 tokens."), "context_length_exceeded"),
+    (400, said("unsupported_value", "invalid_request_error"), "bad_request"),
+    (400, said("rate_limit_exceeded"), "bad_request"),  # the status is the better reason
+    (400, b'{"error":"model is required"}', "bad_request"),
+    (401, said("invalid_api_key", "invalid_request_error"), "unauthorized"),
+    (401, said(message="maximum context length"), "unauthorized"),
+    (401, b'{"detail":"Unauthorized"}', "unauthorized"),
+    (402, b"", "quota_exhausted"),
+    (403, said("unsupported_country_region_territory"), "forbidden"),
+    (404, said("model_not_found"), "not_found"),
+    (404, b'{"error":{"code":"DeploymentNotFound","message":"m"}}', "not_found"),
+    (400, said("model_not_found"), "not_found"),
+    (408, b"<html>", "timeout"),
+    (409, b"", "conflict"),
+    (413, said("rate_limit_exceeded", "tokens", TOO_LARGE), "limit_exceeded"),
+    (422, b'{"detail":[{"loc":["body"],"msg":"extra fields"}]}', "bad_request"),
+    (422, said(None, "budget_exceeded"), "quota_exhausted"),
+    (429, said("rate_limit_exceeded", "requests", LIMIT_MET), "rate_limited"),
+    (429, said("rate_limit_exceeded", "tokens", TOO_LARGE), "limit_exceeded"),
+    (429, said("insufficient_quota", "insufficient_quota"), "quota_exhausted"),
+    (429, said(None, "insufficient_quota"), "quota_exhausted"),
+    (429, said("billing_hard_limit_reached"), "quota_exhausted"),
+    (429, said("credit_balance_exhausted"), "quota_exhausted"),
+    (429, said("organization_spend_limit_exceeded"), "quota_exhausted"),
+    (429, said("project_spend_limit_exceeded"), "quota_exhausted"),
+    (429, said("organization_usage_limit_exceeded"), "quota_exhausted"),
+    (429, said("slow_down"), "rate_limited"),
+    (503, said("slow_down"), "rate_limited"),
+    (429, said(None, "invalid_request_error", "Service tier capacity exceeded for this model."), "server_error"),
+    (429, said("429", message="No deployments available for selected model"), "server_error"),
+    (429, b"[]", "rate_limited"),
+    (429, b'[7, {"error": {"code": "insufficient_quota"}}]', "quota_exhausted"),
+    (498, said("capacity_exceeded"), "rate_limited"),
+    (500, said("internal_server_error", "server_error"), "server_error"),
+    (500, said(message="maximum context length"), "server_error"),  # a message is believed where the caller is to blame
+    (500, b'\xff\xfe"error"', "server_error"),
+    (502, b"<html><h1>502</h1></html>", "server_error"),
+    (503, said("server_is_overloaded"), "server_error"),
+    (200, b"{}", "protocol_error"),
+    (200, b'{"message": "I am an answer of another kind", "type": "rate_limited"}', "protocol_error"),
+    (200, b'{"object": "error", "message": "over", "type": "rate_limited"}', "rate_limited"),
+    (301, said("rate_limit_exceeded"), "protocol_error"),
+    (0, b"", "protocol_error"),
+]
+
+
+@pytest.mark.parametrize(("status", "data", "kind"), REFUSALS)
+def test_refusals(status: int, data: bytes, kind: str) -> None:
+    error = CODEC.classify(status, (), data, NOW)
+    assert error.kind == kind
+    assert error.provider == "openai"
+    assert error.status == (None if status == 200 and kind != "protocol_error" else status)
+    assert error.retryable is (kind in ("rate_limited", "server_error", "conflict", "timeout"))
+    assert error.counts_as_circuit_failure is (kind in ("server_error", "timeout"))
+    assert error.blames_key is (kind in ("unauthorized", "forbidden", "quota_exhausted"))
+    assert InferenceError.from_dict(error.to_dict()).to_dict() == error.to_dict()
+
+
+@pytest.mark.parametrize(
+    ("data", "message", "code"),
+    [
+        (said("c", "t", "It broke"), "It broke", "c"),
+        (said(None, "t", "It broke"), "It broke", "t"),
+        (b'{"error": "It broke", "code": 7}', "It broke", "7"),
+        (b'{"message": {"detail": "It broke"}, "code": "c"}', '{"detail": "It broke"}', "c"),
+        (b'{"detail": "It broke"}', "It broke", None),
+        (b'"It broke"', "It broke", None),
+        (b"<html>", "openai answered with status 418", None),
+    ],
+)
+def test_what_an_error_keeps(data: bytes, message: str, code: str | None) -> None:
+    error = CODEC.classify(418, (("x-request-id", "req_1"),), data, NOW)
+    assert (error.message, error.code, error.provider_request_id) == (message, code, "req_1")
+    assert error.body == data.decode()
+    assert CODEC.classify(418, (("apim-request-id", "a1"),), data, NOW).provider_request_id == "a1"
+    assert len(CODEC.classify(418, (), said("c", message="x" * 10_000), NOW).message) <= 2_000
+
+
+@pytest.mark.parametrize(
+    ("word", "data", "retryable"),
+    [
+        ("true", said(), True),
+        ("true", said("context_length_exceeded"), True),
+        ("true", said("insufficient_quota"), False),  # never quota
+        ("false", said("slow_down"), False),
+        ("false", said(), False),
+    ],
+)
+def test_the_provider_has_its_own_word_on_retries(word: str, data: bytes, retryable: bool) -> None:
+    error = CODEC.classify(400, (("x-should-retry", word),), data, NOW)
+    assert error.retryable is retryable
+    assert error.should_retry is (word == "true")
+
+
+@pytest.mark.parametrize(
+    ("message", "seconds"),
+    [
+        ("Please try again in 6.57s. Visit …", 6.57),
+        ("Please try again in 20ms.", 0.02),
+        ("Please TRY AGAIN IN 1m30.5s", 90.5),
+        ("try again in 1h0m1s", 3601.0),
+        ("Please retry after 26 seconds.", 26.0),
+        ("Try again in 1 second.", 1.0),
+        ("try again in 2 minutes", 120.0),
+        ("try again in 500 milliseconds", 0.5),
+        ("try again in 1 hour", 3600.0),
+        ("try again in 2 days", None),
+        ("try again in 5", None),
+        ("try again later", None),
+        ("", None),
+    ],
+)
+def test_a_429_may_say_in_words_when_to_come_back(message: str, seconds: float | None) -> None:
+    data = said("rate_limit_exceeded", message=message)
+    assert CODEC.classify(429, (), data, NOW).retry_after == pytest.approx(seconds)
+    assert in_band_error("openai", data).retry_after == pytest.approx(seconds)
+    assert CODEC.classify(500, (), data, NOW).retry_after is None
+    assert CODEC.classify(429, (("retry-after", "3"),), data, NOW).retry_after == 3.0  # a header wins
+
+
+# ---- whatever comes ----------------------------------------------------------------------------------------------------
+
+
+header_names = st.sampled_from(
+    ["retry-after", "retry-after-ms", "x-should-retry", "x-request-id"]
+    + [
+        f"x-ratelimit-{what}-{of}"
+        for what in ("limit", "remaining", "reset")
+        for of in ("requests", "tokens", "project-tokens")
+    ]
+)
+header_values = st.text(max_size=10) | st.sampled_from(
+    ["0", "-1", "1s", "6m0s", "nan", "1e400", "9" * 400, "true", "false", "٣"]
+)
+
+
+@given(
+    st.integers(-1, 1000),
+    st.lists(st.tuples(header_names, header_values), max_size=5).map(tuple),
+    frames.map(str.encode) | errors.map(lambda error: json.dumps({"error": error}).encode()) | st.binary(max_size=40),
+    st.floats(0, 1e11),
+)
+@settings(max_examples=200, deadline=None)
+def test_any_refusal_is_classified(status: int, headers: tuple[tuple[str, str], ...], data: bytes, unix_now: float) -> None:
+    error = CODEC.classify(status, headers, data, unix_now)
+    assert error.retry_after is None or 0 <= error.retry_after < math.inf
+    assert error.provider == "openai"
+    assert InferenceError.from_dict(error.to_dict()).to_dict() == error.to_dict()
+
+
+def test_json_nested_too_deep_is_absent() -> None:
+    nested: list[Any] = []
+    for _ in range(100_000):
+        nested = [nested]
+    assert dumps(nested) == ""
+    assert loads("[" * 100_000) is None
+    while nested:  # taken apart by hand: freeing it whole recurses
+        nested = nested[0]
+
+
+@pytest.mark.parametrize(
+    ("value", "number"), [("12", 12), ("1.5", None), (1.5, None), (3.0, 3), (10**18, None), (True, None), (None, None)]
+)
+def test_whole_numbers(value: object, number: int | None) -> None:
+    assert as_int(value) == number
