@@ -183,6 +183,7 @@ def test_without_an_index_a_new_id_opens_the_next_call() -> None:
     whole = Tokens.from_chunks(chunks)
     assert whole.tool_calls == (ToolCall("", "nameless", "0"), ToolCall("a", "f", "123"), ToolCall("b", "g", "4"))
     assert whole.others[0].tool_calls == (ToolCall("b", "h", "5"),)
+    assert chunks[-1].tool_call_deltas[0].index == 0  # each choice counts for itself
 
 
 def test_choices_come_apart_and_all_must_finish() -> None:
@@ -266,7 +267,20 @@ def test_groq_puts_usage_and_errors_under_its_name() -> None:
 
 
 @pytest.mark.parametrize(
-    "data", ['{"choices": [{"delta": {"con', "<html>", "", "[]", "7", "null", '"text"', "[" * 5000, "NaN", "\ud800"]
+    "data",
+    [
+        '{"choices": [{"delta": {"con',
+        "<html>",
+        "",
+        "[]",
+        "7",
+        "null",
+        '"text"',
+        "[" * 5000,
+        '{"x": ' + "[" * 100_000,
+        "NaN",
+        "\ud800",
+    ],
 )
 def test_what_is_not_a_json_object_is_a_protocol_error_worth_a_retry(data: str) -> None:
     decoder = CODEC.stream_decoder()

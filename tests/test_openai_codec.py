@@ -142,6 +142,15 @@ SCHEMA = {"type": "object", "properties": {"a": {"type": "integer"}}}
                 }
             },
         ),
+        (
+            {"response_format": {"title": "t" * 99}},
+            {
+                "response_format": {
+                    "type": "json_schema",
+                    "json_schema": {"name": "t" * 64, "schema": {"title": "t" * 99}},
+                }
+            },
+        ),
         ({"tools": [Tool("f")]}, {"tools": [{"type": "function", "function": {"name": "f"}}]}),
         (
             {"tools": [Tool("f", "does f", SCHEMA, strict=True)], "tool_choice": "f"},
@@ -288,6 +297,7 @@ def test_a_reset_is_a_hint_on_a_429_for_what_is_used_up(headers: dict[str, str],
     [
         ({}, None),
         ({"x-ratelimit-reset-requests": "1s"}, None),
+        ({"x-ratelimit-remaining-requests": "9" * 5_000, "x-ratelimit-limit-requests": ""}, None),
         (
             {
                 "x-ratelimit-limit-requests": "500",

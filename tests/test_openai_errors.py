@@ -30,6 +30,7 @@ IN_BAND = [
     ({"code": "rate_limit_exceeded", "message": "Please try again in 6.57s."}, "rate_limited", None, True),
     ({"code": "server_is_overloaded", "type": "invalid_request_error"}, "server_error", None, True),
     ({"code": "slow_down"}, "rate_limited", None, True),
+    ({"type": "requests", "code": None}, "rate_limited", None, True),
     ({"type": "insufficient_quota", "code": None}, "quota_exhausted", None, False),
     ({"type": "invalid_request_error", "code": "context_length_exceeded"}, "context_length_exceeded", None, False),
     ({"type": "invalid_request_error", "code": "other"}, "bad_request", None, False),
@@ -188,7 +189,7 @@ def test_the_provider_has_its_own_word_on_retries(word: str, data: bytes, retrya
     [
         ("Please try again in 6.57s. Visit …", 6.57),
         ("Please try again in 20ms.", 0.02),
-        ("Please TRY AGAIN IN 1m30.5s", 90.5),
+        ("Please TRY AGAIN IN 1M30.5S", 90.5),
         ("try again in 1h0m1s", 3601.0),
         ("Please retry after 26 seconds.", 26.0),
         ("Try again in 1 second.", 1.0),
