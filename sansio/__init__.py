@@ -96,6 +96,7 @@ from .session import RemoteSession, SessionConfig, SessionRebuildCause, SessionS
 from .sse import SseChunk, SseDecoder, SseLimitExceeded
 from .switchboard import Switchboard, Todo
 from .token_bucket import TokenBucket
+from .trace import describe, trace_line
 from .worker import RemoteWorker
 
 __all__ = [
@@ -223,7 +224,9 @@ __all__ = [
     "classify_http_status",
     "compute_backoff",
     "deployments_from_toml",
+    "describe",
     "parse_retry_after",
     "replay_response",
     "retry_after_from_headers",
+    "trace_line",
 ]

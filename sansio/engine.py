@@ -261,8 +261,7 @@ class RemoteEngineCore:
         registry.timers.set(("group", group.index), None)
         while (request := self._best_head(group, held_back)) is not None:
             lane = request.lane
-            self._generation += 1
-            answer = lane.take(request, self._generation, registry.now, registry.unix_now)
+            answer = lane.take(request, self._generation + 1, registry.now, registry.unix_now)
             self._circuits.follow(lane)
             if isinstance(answer, Lease):
                 self._start(request, answer)
@@ -325,6 +324,7 @@ class RemoteEngineCore:
 
     def _start(self, request: Request, lease: Lease) -> None:
         registry, lane = self._registry, request.lane
+        self._generation = lease.generation
         popped = lane.queue.pop(registry.now)
         assert popped is request.entry
         registry.move(request, RequestState.RUNNING)
