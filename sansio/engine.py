@@ -138,7 +138,7 @@ class RemoteEngineCore:
 
     def metrics(self) -> EngineMetrics:
         """A copy of the counts."""
-        return self._registry.metrics.copy()
+        return self._registry.snapshot()
 
     def circuit_state(self, now: float, deployment: str | None = None) -> CircuitState:
         """The state of a deployment's endpoint circuit."""
@@ -233,7 +233,7 @@ class RemoteEngineCore:
         """Why a new request is not even queued: what can be known now is not said later."""
         if self._ending:
             return EngineClosed("the engine is draining or closed")
-        estimate = request.add.estimate
+        estimate = request.estimate
         return (
             request.lane.group.limiter.never_fits(1, estimate.input_tokens, estimate.output_tokens)
             or self._circuits.refusal(request)
@@ -387,6 +387,8 @@ class RemoteEngineCore:
             registry.account(lane, event.usage)
         self._circuits.lease_ended(lane)
         if event.error is None:
+            if event.usage is not None:
+                lane.outputs.add(event.usage.output_tokens)
             registry.finish(request, None)
         else:
             self._attempt_failed(request, event.error, lease)

@@ -14,8 +14,8 @@ import enum
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
-from .batch import TokenUsage
-from .budget import BudgetLedger, BudgetRefusal, BudgetReservation
+from .batch import TokenEstimate, TokenUsage
+from .budget import BudgetLedger, BudgetRefusal, BudgetReservation, OutputPercentile
 from .circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejection, Outcome
 from .cost import cost_of, estimate_cost
 from .deployment import Deployment, OpenCircuitPolicy
@@ -43,7 +43,7 @@ class Request:
     """One accepted request, from its submission to its terminal outcome."""
 
     __slots__ = (
-        "aborting", "add", "attempts", "deadline", "entry", "exchange", "lane", "last_error", "lease", "order", "refreshed",
+        "aborting", "add", "attempts", "deadline", "entry", "estimate", "exchange", "lane", "last_error", "lease", "order", "refreshed",
         "state", "waits_for_circuit",
     )  # fmt: skip
 
@@ -51,6 +51,7 @@ class Request:
         self.add = add
         self.lane = lane
         self.order = order
+        self.estimate = lane.estimate(add)
         self.deadline: float | None = None if add.timeout is None else now + add.timeout
         wait = add.wait_for_circuit
         self.waits_for_circuit = lane.deployment.served.on_circuit_open is OpenCircuitPolicy.WAIT if wait is None else wait
@@ -115,6 +116,8 @@ class Lane:
     budget: BudgetLedger | None
     requests: dict[int, Request] = field(default_factory=dict[int, Request])
     running: int = 0
+    outputs: OutputPercentile = field(default_factory=OutputPercentile)
+    """How long answers have been: what to reserve for a request that sets no limit."""
 
     @property
     def provider(self) -> str:
@@ -125,6 +128,18 @@ class Lane:
         """How many attempts may run: as configured, half of that (never below one) while a throttling budget is exceeded."""
         slots = self.deployment.served.max_concurrent
         return max(1, slots // 2) if self.budget is not None and self.budget.throttles(now) else slots
+
+    def estimate(self, add: AddRequest) -> TokenEstimate:
+        """What to reserve for a request: its own limit on the output, else the 95th percentile of what came lately, and then
+        never more than the limiter could grant."""
+        if add.batch.max_output_tokens is not None:
+            return add.estimate
+        limits, input_tokens, output_tokens = self.group.limiter.limits, add.estimate.input_tokens, self.outputs.value()
+        if limits.output_tokens_per_minute is not None:
+            output_tokens = min(output_tokens, limits.output_tokens_per_minute)
+        if limits.tokens_per_minute is not None:
+            output_tokens = min(output_tokens, max(0, limits.tokens_per_minute - input_tokens))
+        return TokenEstimate(input_tokens, output_tokens)
 
     def take(self, request: Request, generation: int, now: float, unix_now: float) -> Lease | Blocked:
         """Everything an attempt needs, or the first thing that is not to be had (and then nothing is held)."""
@@ -138,7 +153,7 @@ class Lane:
         if isinstance(key_permit, CircuitRejection):
             self.circuit.breaker.record(permit, Outcome.IGNORED, now)
             return Rejected(self.key_circuit, key_permit)
-        estimate = request.add.estimate
+        estimate = request.estimate
         grant = self.group.limiter.reserve(1, estimate.input_tokens, estimate.output_tokens, now)
         refusal: Blocked
         if isinstance(grant, Permit):
@@ -156,7 +171,7 @@ class Lane:
     def _reserve_money(self, request: Request, now: float) -> BudgetReservation | BudgetRefusal | None:
         if self.budget is None:
             return None
-        return self.budget.reserve(estimate_cost(request.add.estimate, self.price).usd or 0.0, now)
+        return self.budget.reserve(estimate_cost(request.estimate, self.price).usd or 0.0, now)
 
 
 @dataclass(slots=True, eq=False)
@@ -214,7 +229,12 @@ class Lease:
         limiter = self.lane.group.limiter
         (limiter.report_usage if self.cancelled else limiter.settle)(self.grant, usage, now)
         if self.reservation is not None and self.lane.budget is not None:
-            self.lane.budget.settle(self.reservation, cost_of(usage, self.lane.price).usd, now)
+            self.lane.budget.settle(self.reservation, self._spent(usage, self.reservation), now)
+
+    def _spent(self, usage: TokenUsage | None, reserved: BudgetReservation) -> float | None:
+        cost = cost_of(usage, self.lane.price).usd
+        exact = usage is not None and usage.provenance == "exact"
+        return cost if exact or cost is None else max(cost, reserved.usd)
 
     def _give_back(self, now: float) -> None:
         self.accounted = True

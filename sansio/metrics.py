@@ -2,9 +2,10 @@
 
 from __future__ import annotations
 
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 
 from .batch import TokenUsage
+from .cost import CostTotals
 
 
 @dataclass(slots=True)
@@ -40,17 +41,10 @@ class EngineMetrics:
     cost_usd: float = 0.0
     """The known cost of all attempts. Attempts of unknown cost are counted in ``unknown_cost``, not as zero."""
     unknown_cost: int = 0
+    costs: dict[tuple[str, str], CostTotals] = field(default_factory=dict[tuple[str, str], CostTotals])
+    """The same apart, by deployment and model."""
 
     @property
     def accounted(self) -> int:
         """The right-hand side of the identity; equals ``submitted``."""
         return self.queued + self.waiting + self.in_flight + self.done + self.failed + self.cancelled + self.rejected
-
-    def copy(self) -> EngineMetrics:
-        """The same counts, no longer counted on."""
-        return replace(
-            self,
-            retries=dict(self.retries),
-            failures=dict(self.failures),
-            circuit_transitions=dict(self.circuit_transitions),
-        )

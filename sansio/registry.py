@@ -7,10 +7,11 @@ the clocks it was told, the effects so far, and the groups whose queues have som
 from __future__ import annotations
 
 import math
+from dataclasses import replace
 from typing import Any, assert_never
 
 from .batch import TokenUsage
-from .cost import cost_of
+from .cost import CostLedger, cost_of
 from .errors import InferenceError
 from .events import Complete, Effect, Notice, NoticeKind
 from .lane import Group, Lane, Lease, Request, RequestState
@@ -24,13 +25,14 @@ TimerName = tuple[str, int]
 class Registry:
     """What the parts of one engine share. Its attributes are theirs to read; changes go through its methods."""
 
-    __slots__ = ("dirty", "effects", "metrics", "now", "requests", "timers", "unix_now", "unreported")
+    __slots__ = ("costs", "dirty", "effects", "metrics", "now", "requests", "timers", "unix_now", "unreported")
 
     def __init__(self) -> None:
         self.now = -math.inf
         self.unix_now = 0.0
         self.effects: list[Effect] = []
         self.metrics = EngineMetrics()
+        self.costs = CostLedger()
         self.timers: Timers[TimerName] = Timers()
         self.requests: dict[int, Request] = {}
         self.unreported: dict[tuple[int, int], Lease] = {}
@@ -116,11 +118,8 @@ class Registry:
     def account(self, lane: Lane, usage: TokenUsage | None) -> None:
         """Count what one attempt used and cost; unknown is counted as unknown."""
         metrics = self.metrics
-        cost = cost_of(usage, lane.price).usd
-        if cost is None:
-            metrics.unknown_cost += 1
-        else:
-            metrics.cost_usd += cost
+        entry = self.costs.open(lane.deployment.name, lane.deployment.model)
+        self.costs.record(entry, cost_of(usage, lane.price), usage)
         if usage is None:
             metrics.unknown_usage += 1
             return
@@ -132,6 +131,19 @@ class Registry:
             total.cache_write_tokens + usage.cache_write_tokens,
             total.reasoning_tokens + usage.reasoning_tokens,
             "exact" if total.provenance == usage.provenance == "exact" else "lower_bound",
+        )
+
+    def snapshot(self) -> EngineMetrics:
+        """A copy of all counts."""
+        totals = self.costs.totals()
+        return replace(
+            self.metrics,
+            retries=dict(self.metrics.retries),
+            failures=dict(self.metrics.failures),
+            circuit_transitions=dict(self.metrics.circuit_transitions),
+            cost_usd=totals.usd,
+            unknown_cost=totals.unknown,
+            costs=self.costs.by_deployment_and_model(),
         )
 
     def _count_state(self, state: RequestState, by: int) -> None:

@@ -7,8 +7,13 @@ from collections.abc import Iterable
 from pathlib import Path
 
 from sansio import Credential, Deployment, InferenceError, Secret, Unauthorized
+from sansio.errors import ForeignError
 
-__all__ = ["as_credential", "credential_error", "fingerprints", "read_secret", "reads_at_once"]
+__all__ = ["SecretUnavailable", "as_credential", "credential_error", "fingerprints", "read_secret", "reads_at_once"]
+
+
+class SecretUnavailable(ValueError):
+    """A reference could not be resolved. Its text is ours, and never holds a value."""
 
 
 def reads_at_once(secret: Secret | None) -> bool:
@@ -19,48 +24,50 @@ def reads_at_once(secret: Secret | None) -> bool:
 def read_secret(secret: Secret | None) -> Credential:
     """Resolve a reference to the environment, a file or an inline value.
 
-    Raises `ValueError` where there is no secret at all or it holds no usable value, `OSError` for a file that cannot be
-    read; neither shows the value.
+    Raises `SecretUnavailable` (a `ValueError`) saying why there is none; never with the value.
     """
     if secret is None:
-        raise ValueError("api_key: is missing; give runtime_config an api_key such as Secret.from_env('OPENAI_API_KEY')")
+        raise SecretUnavailable("api_key: is missing; give runtime_config one, such as Secret.from_env('OPENAI_API_KEY')")
     match secret.source:
         case "env":
             value = os.environ.get(secret.env_name)
             if value is None:
-                raise ValueError(f"api_key: the environment variable {secret.env_name} is not set")
+                raise SecretUnavailable(f"api_key: the environment variable {secret.env_name} is not set")
         case "file":
-            value = Path(secret.path).read_text(encoding="utf-8")
+            try:
+                value = Path(secret.path).read_text(encoding="utf-8")
+            except OSError as error:
+                raise SecretUnavailable(f"api_key: {secret.path}: {error.strerror or type(error).__name__}") from error
+            except UnicodeDecodeError:
+                raise SecretUnavailable(f"api_key: {secret.path}: is not UTF-8 text") from None
         case "inline":
             value = secret.inline_value()
         case "callable":
-            raise ValueError("api_key: a callable is fetched by its driver, not read")
-    return Credential.from_text(value)
+            raise SecretUnavailable("api_key: a callable is fetched by its driver, not read")
+    return _credential(value)
 
 
 def as_credential(fetched: object) -> Credential:
-    """What a callable returned, as a `Credential`. Raises `ValueError` for anything but one or a string."""
+    """What a callable returned, as a `Credential`. Raises `SecretUnavailable` for anything but one or a string."""
     if isinstance(fetched, Credential):
         return fetched
     if isinstance(fetched, str):
-        return Credential.from_text(fetched)
-    raise ValueError(f"api_key: the callable returned {type(fetched).__name__}, not a string or a Credential")
+        return _credential(fetched)
+    raise SecretUnavailable(f"api_key: the callable returned {type(fetched).__name__}, not a string or a Credential")
 
 
 def credential_error(cause: BaseException) -> InferenceError:
-    """What a failed fetch is reported as. Only the type of a foreign exception is shown: its text may hold a credential."""
-    shown = (
-        str(cause)
-        if isinstance(cause, (ValueError, OSError)) and not isinstance(cause, UnicodeError)
-        else type(cause).__name__
-    )
-    return Unauthorized(f"the credential could not be fetched: {shown}").caused_by(cause)
+    """What a failed fetch is reported as. Of a vault's own exception only the type is kept: its text may hold a credential."""
+    if isinstance(cause, SecretUnavailable):
+        return Unauthorized(f"the credential could not be fetched: {cause}").caused_by(cause)
+    kind = type(cause).__name__
+    return Unauthorized(f"the credential could not be fetched: {kind}").caused_by(ForeignError(kind, "(text not kept)"))
 
 
 def fingerprints(deployments: Iterable[Deployment]) -> dict[str, str]:
     """The fingerprints of the deployments' keys, by deployment: those of callables are not known before they are called.
 
-    Raises what `read_secret` raises: a missing key is said when the engine is made, not with the first request.
+    Raises `ValueError` naming the deployment: a missing key is said when the engine is made, not with the first request.
     """
     found: dict[str, str] = {}
     for deployment in deployments:
@@ -68,6 +75,13 @@ def fingerprints(deployments: Iterable[Deployment]) -> dict[str, str]:
         if secret is None or secret.source != "callable":
             try:
                 found[deployment.name] = read_secret(secret).fingerprint
-            except (ValueError, OSError) as error:
+            except SecretUnavailable as error:
                 raise ValueError(f"deployment {deployment.name!r}: {error}") from error
     return found
+
+
+def _credential(text: str) -> Credential:
+    try:
+        return Credential.from_text(text)
+    except ValueError as error:  # its text never shows the value
+        raise SecretUnavailable(f"api_key: {error}") from None
