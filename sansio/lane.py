@@ -43,8 +43,8 @@ class Request:
     """One accepted request, from its submission to its terminal outcome."""
 
     __slots__ = (
-        "aborting", "add", "attempts", "deadline", "entry", "estimate", "exchange", "lane", "last_error", "lease", "order", "refreshed",
-        "state", "waits_for_circuit",
+        "aborting", "add", "attempts", "deadline", "entry", "estimate", "exchange", "lane", "last_error", "lease", "order",
+        "refreshed", "state", "waits_for_circuit",
     )  # fmt: skip
 
     def __init__(self, add: AddRequest, lane: Lane, order: int, now: float) -> None:

@@ -27,7 +27,7 @@ def read_secret(secret: Secret | None) -> Credential:
     Raises `SecretUnavailable` (a `ValueError`) saying why there is none; never with the value.
     """
     if secret is None:
-        raise SecretUnavailable("api_key: is missing; give runtime_config one, such as Secret.from_env('OPENAI_API_KEY')")
+        raise SecretUnavailable("api_key: is missing; give one, such as Secret.from_env('OPENAI_API_KEY')")
     match secret.source:
         case "env":
             value = os.environ.get(secret.env_name)

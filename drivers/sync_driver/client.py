@@ -107,7 +107,7 @@ class Connection:
 class HttpClient:
     """Connections to any number of origins, reused. Thread-safe."""
 
-    def __init__(self, ssl_context: ssl.SSLContext) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
         self._ssl_context = ssl_context
         self._idle: IdleConnections[Connection] = IdleConnections()
         self._lock = threading.Lock()
@@ -125,9 +125,14 @@ class HttpClient:
     def open(self, connection: Connection, timeout: float) -> None:
         """Connect a new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
         try:
-            connection.open(self._ssl_context if connection.origin.scheme == "https" else None, timeout)
+            connection.open(self._context() if connection.origin.scheme == "https" else None, timeout)
         except UnicodeError as error:
             raise NetworkError(f"{connection.origin.host!r} is not a host name").caused_by(error) from error
+
+    def _context(self) -> ssl.SSLContext:
+        if self._ssl_context is None:  # not before it is needed: it reads all of the platform's certificates
+            self._ssl_context = ssl.create_default_context()
+        return self._ssl_context
 
     def give_back(self, connection: Connection) -> None:
         """Keep a connection for the next request; whether it is fit is seen then."""
@@ -144,7 +149,7 @@ class HttpClient:
 
 def build_client(*, ssl_context: ssl.SSLContext | None = None) -> HttpClient:
     """The client an engine uses unless it is given one. ``ssl_context`` is by default the platform's, verification on."""
-    return HttpClient(ssl_context or ssl.create_default_context())
+    return HttpClient(ssl_context)
 
 
 def _close_all(connections: list[Connection]) -> None:
