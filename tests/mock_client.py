@@ -14,15 +14,31 @@ from sansio.simulation import MockConnection, MockProvider, Reset, Send
 UNIX = 1_700_000_000.0
 
 
-def chat(prompt: str = "hello", *, key: str | None = "test-key", stream: bool = True, path: str = "/v1/chat/completions",
-         method: str = "POST", version: str = "1.1", headers: Iterable[tuple[str, str]] = (), **fields: Any) -> bytes:  # fmt: skip
+def chat(
+    prompt: str = "hello",
+    *,
+    key: str | None = "test-key",
+    stream: bool = True,
+    path: str = "/v1/chat/completions",
+    method: str = "POST",
+    version: str = "1.1",
+    headers: Iterable[tuple[str, str]] = (),
+    **fields: Any,
+) -> bytes:
     """The bytes of a chat request."""
     body = {"model": "mock-1", "messages": [{"role": "user", "content": prompt}], "stream": stream, **fields}
     return post(json.dumps(body).encode(), key=key, path=path, method=method, version=version, headers=headers)
 
 
-def post(body: bytes, *, key: str | None = "test-key", path: str = "/v1/chat/completions", method: str = "POST",
-         version: str = "1.1", headers: Iterable[tuple[str, str]] = ()) -> bytes:  # fmt: skip
+def post(
+    body: bytes,
+    *,
+    key: str | None = "test-key",
+    path: str = "/v1/chat/completions",
+    method: str = "POST",
+    version: str = "1.1",
+    headers: Iterable[tuple[str, str]] = (),
+) -> bytes:
     """The bytes of a request with this body."""
     fields = [("host", "mock"), ("content-length", str(len(body))), *headers]
     fields += [] if key is None else [("authorization", f"Bearer {key}")]

@@ -132,7 +132,16 @@ error = { type = "x" }
 def test_a_toml_file_says_it_all() -> None:
     script = FaultScript.from_mapping(tomllib.loads(TOML))
     busy = Status(503, "busy", headers=(("x-should-retry", "true"),))
-    expected = [Throttle("1.5"), Break(), busy, ErrorFrame(1, {"type": "x"}), busy, None, RotateKeys(("a", "b")), ResetAtByte(10)]
+    expected = [
+        Throttle("1.5"),
+        Break(),
+        busy,
+        ErrorFrame(1, {"type": "x"}),
+        busy,
+        None,
+        RotateKeys(("a", "b")),
+        ResetAtByte(10),
+    ]
     assert picks(script, "x", "boom", "x", "boom", "x", "x", "x", "x") == expected
 
 

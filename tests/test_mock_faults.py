@@ -10,8 +10,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mock_client import UNIX, Seen, ask, chat, play
+
 from sansio.simulation import (
     Break,
     CloseWithoutResponse,
@@ -82,7 +82,13 @@ def content_times(seen: Seen) -> list[float]:
 )
 def test_a_429_says_when_to_come_back_in_every_form(fault: Throttle, headers: dict[str, str]) -> None:
     seen = meet(fault)
-    hints = ("retry-after", "retry-after-ms", "x-should-retry", "x-ratelimit-remaining-requests", "x-ratelimit-reset-requests")
+    hints = (
+        "retry-after",
+        "retry-after-ms",
+        "x-should-retry",
+        "x-ratelimit-remaining-requests",
+        "x-ratelimit-reset-requests",
+    )
     assert seen.status == 429 and seen.complete
     assert {name: value for name, value in seen.headers.items() if name in hints} == headers
     assert seen.json["error"]["code"] == "rate_limit_exceeded"

@@ -9,8 +9,8 @@ from typing import Any
 import pytest
 from hypothesis import given
 from hypothesis import strategies as st
-
 from mock_client import UNIX, ask, chat, play, post, watch
+
 from sansio.simulation import (
     FaultScript,
     MockProvider,
@@ -51,7 +51,11 @@ def test_usage_comes_last_and_only_when_asked_for() -> None:
     *chunks, usage, done = ask(MockProvider(), "hello", stream_options={"include_usage": True}).frames
     assert all(chunk["usage"] is None for chunk in chunks)
     assert usage["choices"] == [] and done == "[DONE]"
-    assert (usage["usage"]["prompt_tokens"], usage["usage"]["completion_tokens"], usage["usage"]["total_tokens"]) == (2, 20, 22)
+    assert (usage["usage"]["prompt_tokens"], usage["usage"]["completion_tokens"], usage["usage"]["total_tokens"]) == (
+        2,
+        20,
+        22,
+    )
 
 
 def test_padding_is_on_unless_it_is_switched_off() -> None:
@@ -120,7 +124,9 @@ def test_text_that_is_not_ascii_goes_out_as_utf_8() -> None:
 def test_models_are_listed() -> None:
     listed = play(MockProvider(models=["a", "b"]).connection(), post(b"", method="GET", path="/v1/models"), method="GET")
     assert [model["id"] for model in listed.json["data"]] == ["a", "b"]
-    assert play(MockProvider().connection(), post(b"", method="GET", path="/v1/models")).json["data"][0]["id"] == "mock-model"
+    assert (
+        play(MockProvider().connection(), post(b"", method="GET", path="/v1/models")).json["data"][0]["id"] == "mock-model"
+    )
 
 
 # --- time -------------------------------------------------------------------------------------------------------------
@@ -513,8 +519,19 @@ LINES = st.sampled_from(
     [
         *(b"POST /v1/chat/completions HTTP/1.1\r\n", b"GET /v1/models HTTP/1.1\r\n", b"CONNECT a:1 HTTP/1.1\r\n", b"\r\n"),
         *(b"Host: a\r\n", b"Content-Length: 2\r\n", b"Transfer-Encoding: chunked\r\n", b"Expect: 100-continue\r\n"),
-        *(b"Upgrade: websocket\r\nConnection: upgrade\r\n", b"Authorization: Bearer \xff\r\n", b"{}", b"2\r\n{}\r\n0\r\n\r\n"),
-        *(b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n", b"", chat(), chat(version="1.0"), post(b'{"model":"m","messages":[{"role":"user"}]}')),
+        *(
+            b"Upgrade: websocket\r\nConnection: upgrade\r\n",
+            b"Authorization: Bearer \xff\r\n",
+            b"{}",
+            b"2\r\n{}\r\n0\r\n\r\n",
+        ),
+        *(
+            b"HEAD /x HTTP/1.1\r\nHost: a\r\n\r\n",
+            b"",
+            chat(),
+            chat(version="1.0"),
+            post(b'{"model":"m","messages":[{"role":"user"}]}'),
+        ),
     ]
 )
 

@@ -1,0 +1,214 @@
+"""Sockets and timers for the mock provider, on plain asyncio.
+
+No decision is made here: bytes and the clock go into a `MockConnection`, its actions are carried out. Nothing more is drawn
+from it while the client does not read, so an endless answer fills no memory, and a reset comes after the bytes before it
+have reached the kernel (over TLS: all but what the record layer still holds).
+
+Connections are accepted here and not by `asyncio.Server`, which forgets a connection it accepted just before it was closed,
+and one whose TLS handshake hangs.
+"""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import struct
+import time
+from contextlib import suppress
+from types import TracebackType
+from typing import Final, cast
+
+from sansio.simulation import Close, MockConnection, MockProvider, Reset, Send
+
+_PIECE_BYTES: Final = 65_536
+_BACKLOG: Final = 1024
+_ACCEPT_PAUSE: Final = 0.05
+_RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
+
+
+async def serve(
+    provider: MockProvider, host: str = "127.0.0.1", port: int = 0, ssl_context: ssl.SSLContext | None = None
+) -> MockServer:
+    """Listen on ``host`` and ``port`` (0: any free one) and answer with ``provider``, until `MockServer.aclose`.
+
+    With ``ssl_context`` the server speaks TLS. Raises `OSError` where it cannot listen.
+    """
+    family = socket.AF_INET6 if ":" in host else socket.AF_INET
+    listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
+    listener.setblocking(False)
+    return MockServer(provider, listener, host, ssl_context)
+
+
+class MockServer:
+    """A listening mock provider. Made by `serve`; also an asynchronous context manager that closes it.
+
+    provider: the machine; on the loop's own thread it may be used freely. port: where it listens.
+    url: scheme, host and port, without a path.
+    """
+
+    def __init__(
+        self, provider: MockProvider, listener: socket.socket, host: str, ssl_context: ssl.SSLContext | None
+    ) -> None:
+        self.provider = provider
+        self.port: int = listener.getsockname()[1]
+        scheme = "http" if ssl_context is None else "https"
+        self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
+        self._listener = listener
+        self._ssl_context = ssl_context
+        self._closing = False
+        self._connecting: dict[asyncio.Task[None], socket.socket] = {}
+        self._protocols: set[_MockProtocol] = set()
+        self._all_lost = asyncio.Event()
+        self._accepting = asyncio.get_running_loop().create_task(self._accept())
+
+    @property
+    def endpoint(self) -> str:
+        """The base URL for OpenAI's clients."""
+        return f"{self.url}/v1"
+
+    async def __aenter__(self) -> MockServer:
+        return self
+
+    async def __aexit__(
+        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
+    ) -> None:
+        await self.aclose()
+
+    async def aclose(self) -> None:
+        """Stop listening and abort every connection. When it returns, no socket and no task is left. May be called again."""
+        self._closing = True
+        await self._stop_accepting()
+        for sock in self._connecting.values():
+            with suppress(OSError):
+                sock.shutdown(socket.SHUT_RDWR)  # ends a handshake that waits for the client
+        await asyncio.gather(*self._connecting)
+        while self._protocols:
+            self._all_lost.clear()
+            for protocol in self._protocols:
+                protocol.abort()
+            await self._all_lost.wait()
+        await asyncio.sleep(0)  # the last transport closes its socket just after its protocol has heard of it
+
+    async def _stop_accepting(self) -> None:
+        """Wake the accepting task with a connection of our own: cancelled, it could lose one it has just accepted."""
+        if not self._accepting.done():
+            with socket.socket(self._listener.family) as waker:
+                waker.setblocking(False)
+                waker.connect_ex(self._listener.getsockname())
+                await self._accepting
+        self._listener.close()
+
+    async def _accept(self) -> None:
+        loop = asyncio.get_running_loop()
+        while not self._closing:
+            try:
+                sock, _ = await loop.sock_accept(self._listener)
+            except OSError:  # out of file descriptors, or a client that has already left: the next may do better
+                await asyncio.sleep(_ACCEPT_PAUSE)
+                continue
+            if self._closing:
+                sock.close()
+                return
+            task = loop.create_task(self._connect(sock))
+            self._connecting[task] = sock
+            task.add_done_callback(self._connecting.pop)
+
+    async def _connect(self, sock: socket.socket) -> None:
+        loop = asyncio.get_running_loop()
+        with suppress(OSError):  # the client left, or speaks no TLS: there is nobody to tell
+            await loop.connect_accepted_socket(lambda: _MockProtocol(self, loop), sock, ssl=self._ssl_context)
+
+    def connection_made(self, protocol: _MockProtocol) -> None:
+        """A connection stands: called by its protocol."""
+        self._protocols.add(protocol)
+
+    def connection_lost(self, protocol: _MockProtocol) -> None:
+        """A connection is gone: called by its protocol."""
+        self._protocols.discard(protocol)
+        if not self._protocols:
+            self._all_lost.set()
+
+
+class _MockProtocol(asyncio.Protocol):
+    """One connection: moves bytes between its transport and its machine, and keeps the machine's one timer."""
+
+    _transport: asyncio.Transport
+    _machine: MockConnection
+
+    def __init__(self, server: MockServer, loop: asyncio.AbstractEventLoop) -> None:
+        self._server = server
+        self._loop = loop
+        self._timer: asyncio.TimerHandle | None = None
+        self._writable = True
+        self._resetting = False
+
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        self._transport = cast(asyncio.Transport, transport)
+        # So that "may write" means "all is written". A bound of 0 would stall asyncio's TLS.
+        self._transport.set_write_buffer_limits(high=1, low=0)
+        self._machine = self._server.provider.connection()
+        self._server.connection_made(self)
+
+    def data_received(self, data: bytes) -> None:
+        now = self._loop.time()
+        self._machine.receive_data(data, now, time.time())
+        self._flush(now)
+
+    def eof_received(self) -> None:
+        self.data_received(b"")
+
+    def pause_writing(self) -> None:
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        self._writable = True
+        if self._resetting:
+            self._reset()
+        else:
+            self._flush(self._loop.time())
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self._disarm()
+        self._machine.connection_lost(self._loop.time())
+        self._server.connection_lost(self)
+
+    def abort(self) -> None:
+        """End the connection without waiting for the client."""
+        self._transport.abort()
+
+    def _flush(self, now: float) -> None:
+        """Carry out what is due, as far as the client reads, and set the timer for what comes later."""
+        self._disarm()
+        deadline = self._perform(now)
+        while self._writable and deadline is not None and deadline <= now:
+            deadline = self._perform(now)
+        if self._writable and deadline is not None:
+            self._timer = self._loop.call_at(deadline, self._on_timer, deadline)
+
+    def _perform(self, now: float) -> float | None:
+        for action in self._machine.actions(now, _PIECE_BYTES) if self._writable else ():
+            match action:
+                case Send(data):
+                    self._transport.write(data)
+                case Close():
+                    self._transport.close()
+                case Reset():
+                    self._reset()
+        return self._machine.deadline()
+
+    def _on_timer(self, deadline: float) -> None:
+        self._flush(max(deadline, self._loop.time()))  # timers may fire early
+
+    def _disarm(self) -> None:
+        if self._timer is not None:
+            self._timer.cancel()
+            self._timer = None
+
+    def _reset(self) -> None:
+        """Reset the connection, once all that was written has reached the kernel."""
+        self._resetting = True
+        if self._writable:
+            sock = self._transport.get_extra_info("socket")
+            sock.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, _RST_ON_CLOSE)
+            self._transport.abort()
