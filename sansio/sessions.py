@@ -119,5 +119,6 @@ class Sessions:
             self._registry.finish(request, error.caused_by(cause))
 
     def _resume(self, request: Request) -> None:
+        self._registry.timers.set(("parked", request.add.request_id), None)
         self._registry.retried(request, "unauthorized", 0.0)
         self._registry.requeue(request)
