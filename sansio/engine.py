@@ -122,8 +122,7 @@ class RemoteEngineCore:
         ``deployment`` may be left out where there is only one. Raises `ValueError` naming what is wrong.
         """
         lane = self._lane(deployment)
-        if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
-            raise ValueError(f"timeout: {timeout!r} is not a number of seconds above 0, nor None")
+        _check_timeout(timeout)
         estimate = lane.exchange_config.codec.estimate(batch)
         name = lane.deployment.name
         return AddRequest(request_id, name, batch, estimate, stream, Priority(priority), tenant, timeout, wait_for_circuit)
@@ -154,8 +153,10 @@ class RemoteEngineCore:
         """Take a fact, run what is due, hand out what is free; returns the orders, to be carried out in sequence.
 
         ``now`` is monotonic seconds, ``unix_now`` Unix seconds. Raises `ValueError` for misuse (a request id in use, an
-        unknown deployment), and then nothing has changed.
+        unknown deployment, a clock that is no number), and then nothing has changed.
         """
+        if not (math.isfinite(now) and math.isfinite(unix_now)):
+            raise ValueError(f"now: {now!r} and unix_now: {unix_now!r} must be finite numbers of seconds")
         self._check(event)
         registry = self._registry
         registry.now = max(now, registry.now)
@@ -202,8 +203,16 @@ class RemoteEngineCore:
     def _check(self, event: Event) -> None:
         if isinstance(event, (AddRequest, RebuildSession, OverrideCircuit)):
             self._lane(event.deployment)
-        if isinstance(event, AddRequest) and event.request_id in self._registry.requests:
-            raise ValueError(f"request_id: {event.request_id} is in use")
+        if isinstance(event, AddRequest):
+            self._check_request(event)
+
+    def _check_request(self, add: AddRequest) -> None:
+        if add.request_id in self._registry.requests:
+            raise ValueError(f"request_id: {add.request_id} is in use")
+        _check_timeout(add.timeout)
+        tokens = (add.estimate.input_tokens, add.estimate.output_tokens)  # from a codec, which may be anybody's
+        if any(type(number) is not int or number < 0 for number in tokens):
+            raise ValueError(f"estimate: {tokens!r} are not whole numbers of at least 0")
 
     def _lane(self, deployment: str | None) -> Lane:
         lanes = self._roster.lanes
@@ -520,3 +529,8 @@ class RemoteEngineCore:
             assert isinstance(request, Request)
             error.provider = lane.provider
             self._registry.finish(request, error.caused_by(request.last_error))
+
+
+def _check_timeout(timeout: float | None) -> None:
+    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
+        raise ValueError(f"timeout: {timeout!r} is not a number of seconds above 0, nor None")
