@@ -373,6 +373,7 @@ class RemoteEngineCore:
         snapshot = lane.exchange_config.codec.rate_limit_snapshot(event.head.headers, registry.unix_now)
         if snapshot is not None:
             lane.group.limiter.observe_headers(snapshot, registry.now)
+            registry.touch(lane)  # more may be left than was said before
 
     def _committed(self, event: Committed) -> None:
         running = self._running(event.request_id, event.attempt)
