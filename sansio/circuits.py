@@ -29,9 +29,18 @@ class Circuits:
         lane = request.lane
         for circuit in (lane.circuit, lane.key_circuit):
             rejection = self._rejection(circuit)
-            if rejection is not None and not may_wait(request, rejection):
+            if rejection is not None and not self.may_wait(request, circuit, rejection):
                 return self.error(circuit, rejection, lane, cause)
         return None
+
+    def may_wait(self, request: Request, circuit: Circuit, rejection: CircuitRejection) -> bool:
+        """Whether a request that a circuit rejects waits for it: it asked to, and its deadline allows it.
+
+        While a probe is out, its report may come at any time, long before its lease ends.
+        """
+        probing = circuit.breaker.state(self._registry.now) is CircuitState.HALF_OPEN
+        in_time = request.deadline is None or rejection.retry_at < request.deadline
+        return request.waits_for_circuit and (probing or in_time)
 
     def error(
         self, circuit: Circuit, rejection: CircuitRejection, lane: Lane, cause: InferenceError | None = None
@@ -134,10 +143,5 @@ class Circuits:
         for lane in circuit.lanes:
             for request in list(lane.requests.values()):
                 waiting = request.state in (RequestState.QUEUED, RequestState.BACKOFF)
-                if waiting and not may_wait(request, rejection):
+                if waiting and not self.may_wait(request, circuit, rejection):
                     self._registry.finish(request, self.error(circuit, rejection, lane))
-
-
-def may_wait(request: Request, rejection: CircuitRejection) -> bool:
-    """Whether a request that a circuit rejects waits for it: it asked to, and its deadline allows it."""
-    return request.waits_for_circuit and (request.deadline is None or rejection.retry_at < request.deadline)

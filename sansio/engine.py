@@ -26,7 +26,7 @@ from typing import assert_never
 from .batch import ExecuteBatch
 from .budget import BudgetRefusal
 from .circuit_breaker import CircuitState
-from .circuits import Circuits, may_wait
+from .circuits import Circuits
 from .codec import ProviderCodec
 from .deployment import Deployment, RemoteEngineConfig
 from .errors import (
@@ -293,7 +293,7 @@ class RemoteEngineCore:
                 self._sessions.want(lane.session)
                 return False
             case Rejected(circuit, rejection):
-                if may_wait(request, rejection):
+                if self._circuits.may_wait(request, circuit, rejection):
                     self._circuits.arm(circuit)
                     return False
                 registry.finish(request, self._circuits.error(circuit, rejection, lane, request.last_error))
