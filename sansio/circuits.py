@@ -64,9 +64,11 @@ class Circuits:
         circuit = lane.key_circuit
         circuit.last_error = error
         hint = error.retry_after
-        longest = lane.deployment.config.circuit_breaker.max_open_duration
-        circuit.breaker.force_open(longest if hint is None else hint, self._registry.now)
+        usable = hint is not None and 0 <= hint < math.inf
+        duration = hint if usable else lane.deployment.config.circuit_breaker.max_open_duration
+        circuit.breaker.force_open(duration, self._registry.now)
         self.follow(lane)
+        self._fail_behind(circuit)  # one that was open already may now stay so for longer than somebody can wait
 
     def key_renewed(self, lane: Lane) -> None:
         """The key changed: what was held against the old one is over."""
@@ -80,6 +82,8 @@ class Circuits:
         match action:
             case CircuitAction.OPEN:
                 breaker.force_open(duration, now)
+                self.follow(lane)
+                self._fail_behind(lane.circuit)  # as above
             case CircuitAction.CLOSE:
                 breaker.force_closed(now)
             case CircuitAction.RESET:
