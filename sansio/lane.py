@@ -11,6 +11,7 @@ A `Lease` is everything one attempt holds. `Lane.take` takes all of it or nothin
 from __future__ import annotations
 
 import enum
+import math
 from dataclasses import dataclass, field
 from typing import TypeAlias
 
@@ -72,7 +73,7 @@ class Group:
     index: int
     limiter: RateLimiter
     lanes: list[Lane] = field(default_factory=list["Lane"])
-    paused_until: float = 0.0
+    paused_until: float = -math.inf
     """The pause whose consequences for waiters have been drawn."""
 
 
