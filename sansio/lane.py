@@ -97,6 +97,8 @@ class SessionSlot:
     secret: Secret | None
     lanes: list[Lane] = field(default_factory=list["Lane"])
     parked: dict[int, Request] = field(default_factory=dict[int, Request])
+    refusal: tuple[Lane, InferenceError] | None = None
+    """The 401 that took the credential out of service, and whose it was, until a rebuild has answered it."""
 
 
 @dataclass(slots=True, eq=False)

@@ -40,6 +40,7 @@ class Sessions:
         registry, lane, slot = self._registry, request.lane, request.lane.session
         verdict = slot.session.unauthorized(lease.credential.generation, registry.now)
         if verdict is AuthVerdict.WAIT_FOR_REBUILD:
+            slot.refusal = (lane, error)
             self.want(slot)
         if request.refreshed:  # a fresh credential was refused too: the key itself is to blame
             self._circuits.trip_key(lane, error)
@@ -91,22 +92,25 @@ class Sessions:
             registry.metrics.failed_refreshes += 1
             self._fail_waiters(slot, parked, outcome.error)
         elif outcome.result is RefreshResult.RENEWED:
+            slot.refusal = None
             for lane in slot.lanes:
                 self._circuits.key_renewed(lane)
             for request in parked:
                 self._resume(request)
         else:
-            self._refused_again(parked)
+            self._refused_again(slot, parked)
         for lane in slot.lanes:
             registry.touch(lane)
 
-    def _refused_again(self, parked: list[Request]) -> None:
-        """The rebuild gave the same credential: what it was refused for stands."""
+    def _refused_again(self, slot: SessionSlot, parked: list[Request]) -> None:
+        """The rebuild gave the same credential: what it was refused for stands, whether or not anybody waits for it."""
+        refusal, slot.refusal = slot.refusal, None
         for request in parked:
             error = request.last_error
             assert error is not None
             self._registry.finish(request, error)
-            self._circuits.trip_key(request.lane, error)
+        if refusal is not None:
+            self._circuits.trip_key(*refusal)
 
     def _fail_waiters(self, slot: SessionSlot, parked: list[Request], cause: InferenceError) -> None:
         """Those who need a credential fail together, each with an error of its own and the same cause."""
