@@ -34,6 +34,9 @@ from .sse import SseDecoder, SseLimitExceeded
 MAX_ERROR_BODY_BYTES = 64 * 1024
 """How much of a response that is not a success is read before it is classified."""
 
+MAX_HELD_CHUNKS = 1024
+"""How many chunks without content (a finish reason, a usage) are held back before the commit point."""
+
 
 class Phase(enum.Enum):
     """Where an exchange is; each phase has clocks of its own."""
@@ -69,9 +72,9 @@ class Exchange:
     """One HTTP attempt. Facts may come late or twice; after the outcome they do nothing."""
 
     __slots__ = (
-        "_batch", "_body", "_builder", "_config", "_content_left", "_decoder", "_head", "_held", "_phase", "_phase_since",
+        "_batch", "_body", "_builder", "_clock", "_config", "_content_left", "_decoder", "_head", "_held", "_now", "_phase",
         "_received_bytes", "_request_deadline", "_session", "_sse", "_started_at", "_total_at", "_unix_now",
-        "_waiting_since", "committed", "deadline", "outcome", "sent", "stream",
+        "_waiting_since", "committed", "outcome", "sent", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -94,12 +97,12 @@ class Exchange:
         self._batch = batch
         self._session = session
         self._phase = Phase.CREATED
-        self._started_at = self._phase_since = now
+        self._started_at = self._now = now
         self._request_deadline = math.inf if request_deadline is None else request_deadline
         total = config.timeouts.total_timeout
         self._total_at = min(self._request_deadline, math.inf if total is None else now + total)
-        self.deadline = self._total_at
-        """The instant at which a clock runs out, infinity if none runs. Moves in both directions."""
+        self._clock: tuple[float, str, float | None] = (self._total_at, "total", total)
+        """The one that runs out first: when, its name, its length. One value: the engine may look from another thread."""
         self._waiting_since: float | None = None
         self._content_left = math.inf
         self._head: tuple[int, Headers] = (0, ())
@@ -115,6 +118,11 @@ class Exchange:
     def phase(self) -> Phase:
         """Where this exchange is."""
         return self._phase
+
+    @property
+    def deadline(self) -> float:
+        """The instant at which a clock runs out, infinity if none runs. Moves in both directions."""
+        return self._clock[0]
 
     @property
     def generation(self) -> int:
@@ -141,15 +149,20 @@ class Exchange:
 
     def sending(self, now: float) -> None:
         """The request is about to be sent: from here on its cost stands."""
+        if self._phase is Phase.ENDED:
+            return
         self.sent = True
         self._enter(Phase.SENT, now, self._config.timeouts.first_byte(stream=self.stream))
 
     def wait(self, now: float) -> None:
         """The caller waits for bytes from now on. Of no effect before the head, when another clock runs."""
         if self._phase in (Phase.STREAM, Phase.UNARY, Phase.REFUSED):
-            self._waiting_since = now
-            read = self._config.timeouts.read_timeout
-            self.deadline = min(self._total_at, now + self._content_left, now + (math.inf if read is None else read))
+            self._waiting_since = now = self._pause(now)
+            timeouts = self._config.timeouts
+            if timeouts.read_timeout is not None and timeouts.read_timeout < self._content_left:
+                self._run(now + timeouts.read_timeout, "read", timeouts.read_timeout)
+            else:
+                self._run(now + self._content_left, "content", timeouts.content_timeout)
 
     # ---- what the driver met ------------------------------------------------------------------------------------------
 
@@ -175,25 +188,21 @@ class Exchange:
 
     def receive_body(self, data: bytes, now: float) -> list[TokenChunk]:
         """The chunks in these bytes, one per delta of the provider. Before the commit point only content lets any out."""
-        if self._waiting_since is not None:
-            self._content_left -= max(0.0, now - self._waiting_since)
-            self._waiting_since = None
-        self.deadline = self._total_at
+        if self._phase not in (Phase.STREAM, Phase.UNARY, Phase.REFUSED):
+            return []
+        self._pause(now)
         self._received_bytes += len(data)
-        if self._received_bytes > self._config.max_body_bytes and self._phase in (Phase.STREAM, Phase.UNARY):
+        if self._received_bytes > self._config.max_body_bytes and self._phase is not Phase.REFUSED:
             return self._fail(ProtocolError(f"the answer is larger than max_body_bytes={self._config.max_body_bytes}"))
         if self._phase is Phase.STREAM:
             return self._receive_stream(data)
-        if self._phase in (Phase.UNARY, Phase.REFUSED):
-            self._body.append(data)
-            if self._phase is Phase.REFUSED and self._received_bytes >= MAX_ERROR_BODY_BYTES:
-                return self._fail(self._refusal())
+        self._body.append(data)
+        if self._phase is Phase.REFUSED and self._received_bytes >= MAX_ERROR_BODY_BYTES:
+            return self._fail(self._refusal())
         return []
 
     def receive_end(self, now: float) -> list[TokenChunk]:
-        """The response ended as its framing said. For a stream that proves nothing: the provider's own proof must be there."""
-        self._waiting_since = None
-        self.deadline = self._total_at
+        """The response ended as its framing said. For a stream that proves nothing: the provider's own proof is needed."""
         match self._phase:
             case Phase.STREAM:
                 return self._end_stream()
@@ -228,38 +237,50 @@ class Exchange:
 
     def overdue(self, now: float) -> InferenceError | None:
         """The clock that has run out by ``now``, as the error to fail with, or ``None``."""
-        if self._phase is Phase.ENDED or now < self.deadline:
+        at, clock, seconds = self._clock
+        now = max(now, self._now)
+        if now < at:
             return None
         provider = self._config.codec.provider
-        elapsed_ms = (now - self._started_at) * 1000.0
         if now >= self._request_deadline:
             return DeadlineExceeded("the request's deadline passed during an attempt", provider=provider)
-        if now >= self._total_at:
-            phase, seconds = "total", self._config.timeouts.total_timeout
-        elif self._phase in (Phase.CONNECTING, Phase.SENT):
-            phase, seconds = self._phase.value, self.deadline - self._phase_since
-        elif self._waiting_since is not None and now >= self._waiting_since + self._content_left:
-            phase, seconds = "content", self._config.timeouts.content_timeout
-        else:
-            phase, seconds = "read", self._config.timeouts.read_timeout
-        return Timeout(elapsed_ms, f"nothing within the {phase} timeout of {seconds:g} s", phase=phase, provider=provider)
+        elapsed_ms = (now - self._started_at) * 1000.0
+        return Timeout(elapsed_ms, f"nothing within the {clock} timeout of {seconds:g} s", phase=clock, provider=provider)
 
     # ---- inside -------------------------------------------------------------------------------------------------------
 
     def _enter(self, phase: Phase, now: float, timeout: float | None) -> None:
         if self._phase is Phase.ENDED:
             return
-        self._phase, self._phase_since, self._waiting_since = phase, now, None
-        self.deadline = min(self._total_at, math.inf if timeout is None else now + timeout)
+        self._phase = phase
+        now = self._pause(now)
+        if timeout is not None:
+            self._run(now + timeout, phase.value, timeout)
+
+    def _pause(self, now: float) -> float:
+        """From ``now`` on only the total runs. Returns the time, which stands still where a clock goes backwards."""
+        self._now = now = max(now, self._now)
+        if self._waiting_since is not None:
+            self._content_left -= now - self._waiting_since
+            self._waiting_since = None
+        self._clock = (self._total_at, "total", self._config.timeouts.total_timeout)
+        return now
+
+    def _run(self, at: float, clock: str, seconds: float | None) -> None:
+        """This clock runs beside the total."""
+        if at < self._total_at:
+            self._clock = (at, clock, seconds)
 
     def _receive_stream(self, data: bytes) -> list[TokenChunk]:
         assert self._sse is not None and self._decoder is not None
         try:
             chunks = self._decoder.decode(self._sse.feed(data))
         except SseLimitExceeded as error:
-            return self._fail(ProtocolError(str(error), provider=self._config.codec.provider))
+            return self._fail(ProtocolError(str(error)))
         if chunks:
             chunks = self._release(chunks)
+        if len(self._held) > MAX_HELD_CHUNKS:
+            return self._fail(ProtocolError(f"more than {MAX_HELD_CHUNKS} chunks came before any content"))
         decoder = self._decoder
         if decoder.error is not None:
             return chunks + self._fail(decoder.error)
@@ -276,7 +297,7 @@ class Exchange:
                 self.committed = True
                 chunks, self._held = self._held + chunks, []
         elif not self.committed:
-            self._held = (self._held + chunks)[-64:]
+            self._held += chunks
             return []
         self._builder.add(chunks)
         return chunks
@@ -284,13 +305,14 @@ class Exchange:
     def _end_stream(self) -> list[TokenChunk]:
         assert self._sse is not None and self._decoder is not None
         # Some servers leave out the last blank line. An event cut short does not parse, and is a truncation like any other.
-        chunks = self._release(self._decoder.decode(self._sse.finish(dispatch_incomplete=True)))
-        if self._decoder.complete and not isinstance(self._decoder.error, InferenceError):
-            return self._succeed(chunks)
+        try:
+            chunks = self._release(self._decoder.decode(self._sse.finish(dispatch_incomplete=True)))
+        except SseLimitExceeded as past_bound:
+            return self._fail(ProtocolError(str(past_bound)))
         error = self._decoder.error
-        return chunks + self._fail(
-            error if error is not None and not isinstance(error, ProtocolError) else self._incomplete()
-        )
+        if error is not None and not isinstance(error, ProtocolError):
+            return chunks + self._fail(error)
+        return self._succeed(chunks) if self._decoder.complete else chunks + self._fail(self._incomplete())
 
     def _incomplete(self) -> InferenceError:
         return NetworkError("the stream ended without its proof of completeness", provider=self._config.codec.provider)
@@ -306,6 +328,8 @@ class Exchange:
         return chunks + held
 
     def _fail(self, error: InferenceError) -> list[TokenChunk]:
+        if not error.provider:
+            error.provider = self._config.codec.provider
         usage = self._decoder.usage if self._decoder is not None else None
         if usage is not None:
             usage = TokenUsage(
@@ -318,9 +342,8 @@ class Exchange:
         return []
 
     def _end(self, error: InferenceError | None, usage: TokenUsage | None) -> None:
-        if isinstance(error, InferenceError) and not error.provider:
-            error.provider = self._config.codec.provider
-        self._phase, self.deadline, self._waiting_since = Phase.ENDED, math.inf, None
+        self._phase, self._waiting_since = Phase.ENDED, None
+        self._clock = (math.inf, "", None)
         self._body, self._held = [], self._held if error is None else []
         self.outcome = AttemptOutcome(error, usage)
 
