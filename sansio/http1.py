@@ -10,18 +10,21 @@ from __future__ import annotations
 import h11
 
 from .errors import NetworkError, ProtocolError
-from .http import END, HttpEvent, HttpRequest, ResponseHead
+from .http import END, Headers, HttpEvent, HttpRequest, ResponseHead
 
 MAX_HEAD_BYTES = 64 * 1024
 """The most a response head (and any one line of chunked framing) may hold."""
+
+_FRAMING = frozenset({"host", "content-length", "transfer-encoding"})
+"""Written here, from what is really sent."""
 
 
 class Http1Connection:
     """The client's side of one connection, one exchange at a time.
 
     `send` gives the bytes of a request, `receive` takes what the socket read (``b""`` at its end) and gives the events of
-    the response. A failure is the last event: `NetworkError` (the connection ended early) or `ProtocolError` (not HTTP, or
-    past a bound); after one the connection is not `reusable`.
+    the response. A failure is the last event: `NetworkError` (the connection ended early) or `ProtocolError` (not HTTP, past
+    a bound, or a body in a content coding, none of which is asked for); after one the connection is not `reusable`.
     """
 
     __slots__ = ("_broken", "_connection", "_ended", "_started")
@@ -57,13 +60,15 @@ class Http1Connection:
         origin = request.origin
         default = {"http": 80, "https": 443}[origin.scheme]
         name = f"[{origin.host}]" if ":" in origin.host else origin.host
-        headers = [("host", name if origin.port == default else f"{name}:{origin.port}"), *request.headers]
+        headers = [("host", name if origin.port == default else f"{name}:{origin.port}")]
+        headers += [(field, value) for field, value in request.headers if field not in _FRAMING]
         if not any(field == "accept-encoding" for field, _ in request.headers):
             headers.append(("accept-encoding", "identity"))  # without it any coding would be acceptable (RFC 9110, 12.5.3)
         if request.body or request.method not in ("GET", "HEAD", "DELETE"):
             headers.append(("content-length", str(len(request.body))))
+        fields = [(field.encode("ascii"), value.strip(" \t").encode("latin-1")) for field, value in headers]
         connection = self._connection
-        head = connection.send(h11.Request(method=request.method, target=request.target, headers=headers)) or b""
+        head = connection.send(h11.Request(method=request.method, target=request.target, headers=fields)) or b""
         body = (connection.send(h11.Data(request.body)) or b"") if request.body else b""
         return head + body + (connection.send(h11.EndOfMessage()) or b"")
 
@@ -93,8 +98,14 @@ class Http1Connection:
             if isinstance(event, h11.Data):
                 pieces.append(bytes(event.data))
             elif isinstance(event, h11.Response):
-                fields = ((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
-                events.append(ResponseHead(event.status_code, tuple(fields)))
+                fields = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in event.headers)
+                problem = _too_large(fields)
+                if problem is None:
+                    events.append(ResponseHead(event.status_code, fields))  # known and useful, even if the body is coded
+                    problem = _coded(fields)
+                if problem is not None:
+                    self._broken = self._ended = True
+                    return problem
             elif isinstance(event, h11.EndOfMessage):
                 self._ended = True
                 return END
@@ -110,7 +121,22 @@ def _lost(cause: Exception) -> NetworkError:
 
 def _malformed(cause: h11.RemoteProtocolError) -> ProtocolError:
     past_bound = cause.error_status_hint == 431  # h11's own mark for "the peer sent more than may be buffered"
-    message = f"a response head is larger than {MAX_HEAD_BYTES} bytes" if past_bound else f"not HTTP/1.1: {str(cause)[:200]}"
-    error = ProtocolError(message, retryable=not past_bound)
+    error = ProtocolError(_PAST_BOUND) if past_bound else ProtocolError(f"not HTTP/1.1: {str(cause)[:200]}", retryable=True)
     error.__cause__ = cause
     return error
+
+
+_PAST_BOUND = f"a response head is larger than {MAX_HEAD_BYTES} bytes"
+
+
+def _too_large(fields: Headers) -> ProtocolError | None:
+    """A head that came whole in one piece: h11 bounds only what it has to keep."""
+    size_bytes = sum(len(name) + len(value) + 4 for name, value in fields)
+    return ProtocolError(_PAST_BOUND) if size_bytes > MAX_HEAD_BYTES else None
+
+
+def _coded(fields: Headers) -> ProtocolError | None:
+    """A body that is compressed although that was not asked for (RFC 9110, section 8.4)."""
+    codings = ",".join(value for name, value in fields if name == "content-encoding").lower().split(",")
+    unknown = sorted({coding.strip() for coding in codings} - {"", "identity"})
+    return ProtocolError(f"the body is in the content coding {unknown[0][:40]!r}, not in identity") if unknown else None

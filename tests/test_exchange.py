@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Sequence
 from dataclasses import dataclass
+from itertools import pairwise
 from typing import cast
 
 import pytest
@@ -188,7 +189,7 @@ def error_of(exchange: Exchange) -> InferenceError:
     return error
 
 
-# ---- what is sent -------------------------------------------------------------------------------------------------------
+# ---- what is sent -----------------------------------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(("stream", "body"), [(True, b"s"), (False, b"u")])
@@ -207,7 +208,7 @@ def test_its_cost_stands_from_the_moment_it_may_have_been_sent() -> None:
     assert (exchange.phase, exchange.sent) == (Phase.SENT, True)
 
 
-# ---- a stream: which bytes give which chunks, and how it ends --------------------------------------------------------------
+# ---- a stream: which bytes give which chunks, and how it ends ---------------------------------------------------------
 
 DONE, CUT = "clean end", "broken"
 
@@ -277,7 +278,7 @@ def test_every_split_gives_the_same_chunks_and_the_same_end(
     stream = wire(*words)
     edges = [0, *sorted(min(cut, len(stream)) for cut in cuts), len(stream)]
     exchange = answered()
-    played = play(exchange, [stream[a:b] for a, b in zip(edges, edges[1:], strict=False)], end)
+    played = play(exchange, [stream[a:b] for a, b in pairwise(edges)], end)
     error = ended(exchange).error
     assert (told(played), None if error is None else error.kind, exchange.committed) == (chunks, kind, committed)
 
@@ -391,7 +392,7 @@ def test_an_event_cut_short_is_a_truncation_not_garbage() -> None:
     assert isinstance(error_of(exchange).cause, NetworkError)
 
 
-# ---- bounds -------------------------------------------------------------------------------------------------------------
+# ---- bounds -----------------------------------------------------------------------------------------------------------
 
 
 def test_an_event_past_its_bound_is_a_protocol_error() -> None:
@@ -434,7 +435,7 @@ def test_what_is_held_back_is_bounded_and_never_dropped() -> None:
     assert isinstance(error_of(exchange), ProtocolError)
 
 
-# ---- a unary answer -----------------------------------------------------------------------------------------------------
+# ---- a unary answer ---------------------------------------------------------------------------------------------------
 
 
 def test_a_unary_answer_is_read_whole() -> None:
@@ -470,7 +471,7 @@ def test_a_unary_answer_that_breaks_off_is_retryable() -> None:
     assert error_of(exchange).retryable
 
 
-# ---- a response that is not what was asked for ------------------------------------------------------------------------------
+# ---- a response that is not what was asked for ------------------------------------------------------------------------
 
 
 @pytest.mark.parametrize(
@@ -547,7 +548,7 @@ def test_the_end_of_the_request_says_more_than_a_refusal(error: InferenceError) 
     assert error_of(exchange) is error
 
 
-# ---- facts in the wrong place, and late ones ----------------------------------------------------------------------------------
+# ---- facts in the wrong place, and late ones --------------------------------------------------------------------------
 
 
 def test_an_end_before_the_head_is_a_lost_connection() -> None:
@@ -608,7 +609,7 @@ def test_a_defect_becomes_one_internal_error() -> None:
     assert "KeyError" in error.message
 
 
-# ---- the clocks -----------------------------------------------------------------------------------------------------------
+# ---- the clocks -------------------------------------------------------------------------------------------------------
 
 CLOCKS = Timeouts(connect_timeout=5, request_timeout=20, read_timeout=60, content_timeout=100, total_timeout=1000)
 
@@ -809,7 +810,7 @@ def test_any_clock_is_borne(steps: list[tuple[str, float]]) -> None:
         assert exchange.deadline <= min(1000.0, latest + 60.0 if step == "wait" else math.inf)
 
 
-# ---- OpenAI's format through the same machine ---------------------------------------------------------------------------------
+# ---- OpenAI's format through the same machine -------------------------------------------------------------------------
 
 FRAME = '{{"id":"x","choices":[{{"index":{index},"delta":{delta},"finish_reason":{finish}}}]}}'
 
@@ -843,7 +844,7 @@ def openai_exchange() -> Exchange:
 def test_every_split_of_a_recorded_stream_gives_the_same_chunks(cuts: list[int]) -> None:
     edges = [0, *sorted(cuts), len(RECORDED)]
     exchange = openai_exchange()
-    chunks = play(exchange, [RECORDED[a:b] for a, b in zip(edges, edges[1:], strict=False)], DONE)
+    chunks = play(exchange, [RECORDED[a:b] for a, b in pairwise(edges)], DONE)
     assert told(chunks) == ["Grüß ", "zwei", "Gott 😀", "1=stop", "0=length", "usage 9"]
     assert ended(exchange) == AttemptOutcome(None, TokenUsage(3, 9))
 
