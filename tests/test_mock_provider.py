@@ -16,6 +16,7 @@ from sansio.simulation import (
     MockProvider,
     ProviderLimits,
     RotateKeys,
+    Send,
     SlowFirstByte,
     StallAfterChunks,
     Status,
@@ -152,13 +153,19 @@ def test_pings_fill_the_silence_of_a_stream() -> None:
     assert [at for at, _ in ask(provider, stream=False).sent] == [10.0]
 
 
+def test_a_ping_gives_way_to_a_token_that_is_due() -> None:
+    seen = ask(MockProvider(token_delay=2.0, ping_interval=1.0, default_output_tokens=1))
+    assert [at for at, _ in seen.sent] == [0.0, 1.0, 2.0] and seen.frames.count(":") == 1
+
+
 def test_a_late_poll_gives_all_that_is_due_and_changes_no_byte() -> None:
     provider = MockProvider(token_delay=1.0, seed=3)
     punctual = ask(provider).data
     connection = MockProvider(token_delay=1.0, seed=3).connection()
     connection.receive_data(chat(), 0.0, UNIX)
     assert connection.deadline() == 0.0
-    assert watch(connection, at=500.0).data == punctual
+    (late,) = connection.actions(500.0)
+    assert late == Send(punctual) and connection.deadline() is None
 
 
 def test_a_writer_takes_as_much_as_it_likes() -> None:
@@ -179,6 +186,9 @@ def test_a_clock_that_goes_backwards_hurries_nothing() -> None:
     assert connection.actions(100.0) == [] and connection.deadline() == 105.0
     assert connection.actions(50.0) == [] and connection.deadline() == 105.0
     assert watch(connection, at=105.0).complete
+    connection.actions(20.0)
+    connection.receive_data(chat(), 30.0, UNIX)
+    assert connection.actions(30.0) == [] and connection.deadline() == 110.0
 
 
 # --- who may ask, and for what ----------------------------------------------------------------------------------------

@@ -33,7 +33,6 @@ from sansio.simulation import (
     Throttle,
     expected_text,
 )
-from sansio.simulation.response_plan import Wire
 
 BIG = 30_000_000
 """More than the socket buffers of both sides hold."""
@@ -152,17 +151,6 @@ def test_a_reset_is_a_reset_after_exactly_so_many_bytes(server_tls: ssl.SSLConte
                 sock.sendall(chat())
                 data, end = read_to_end(sock)
                 assert (len(data), end) == (byte, "reset")
-
-
-def test_a_reset_waits_for_the_bytes_before_it() -> None:
-    """More bytes than the kernel buffers: all but those must be read before the reset throws the rest away."""
-    provider = MockProvider(faults=FaultScript([BigThenReset(BIG)]))
-    with serve_in_thread(provider) as server, closing(connect(server)) as sock:
-        sock.sendall(chat())
-        wait_for(server, lambda: provider.log != [] and provider.log[0].status == 200)
-        assert provider.active == 1, "it cannot have written everything yet"
-        data, end = read_to_end(sock)
-    assert end == "reset" and len(data) > BIG - 10_000_000
 
 
 def test_a_close_is_in_good_order(server_tls: ssl.SSLContext | None, trusting: ssl.SSLContext) -> None:
@@ -284,13 +272,6 @@ def wait_for(server: ThreadedMockServer, condition: Callable[[], bool]) -> None:
         if server.call(lambda provider: condition()):
             return
     pytest.fail("it never came")
-
-
-class BigThenReset(OversizedEvent):
-    """Many bytes, then a reset."""
-
-    def mangle(self, wire: Wire) -> Wire:
-        return ResetAtByte(self.size_bytes).mangle(wire)
 
 
 # --- OpenAI's own client ----------------------------------------------------------------------------------------------
