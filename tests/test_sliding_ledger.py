@@ -290,13 +290,13 @@ class ListOfCharges(RuleBasedStateMachine):
             self.check_wait(amount, fits_at)
 
     def check_wait(self, amount: int, fits_at: float) -> None:
-        """A wait suffices, and ends when the reference's does, up to the resolution."""
+        """A wait suffices, and ends when the reference's does, up to the resolution (and a rounding, always upwards)."""
         assert deepcopy(self.ledger).earliest(amount, fits_at) == fits_at
         early = math.nextafter(fits_at, -math.inf)
         assert early < self.at or deepcopy(self.ledger).earliest(amount, early) == fits_at
         leaving = sorted({made + self.span for made, _ in self.charges if made + self.span > self.at} | {self.at})
         exact = next(at for at in leaving if self.alive(at) + amount <= self.limit)
-        assert exact <= fits_at <= exact + self.ledger.resolution
+        assert exact <= fits_at <= exact + self.ledger.resolution + 2 * math.ulp(fits_at)
 
     @precondition(lambda self: bool(self.charges))
     @rule(data=st.data(), amount=st.integers(0, 12), may_overdraw=st.booleans())
