@@ -8,6 +8,7 @@ from __future__ import annotations
 
 from typing import Generic, TypeVar
 
+from .backoff import require_count, require_positive
 from .http import Origin
 
 Connection = TypeVar("Connection")
@@ -17,12 +18,15 @@ class IdleConnections(Generic[Connection]):
     """The idle connections of one engine, by origin.
 
     max_idle_per_origin: how many are kept for one origin. idle_timeout: seconds after which one is no longer used; below
-    the keep-alive timeouts servers commonly have, so that the peer rarely closes first.
+    the keep-alive timeouts servers commonly have, so that the peer rarely closes first. Raises `ValueError` for either out
+    of range.
     """
 
     __slots__ = ("_closed", "_idle", "idle_timeout", "max_idle_per_origin")
 
     def __init__(self, *, max_idle_per_origin: int = 128, idle_timeout: float = 30.0) -> None:
+        require_count("max_idle_per_origin", max_idle_per_origin)
+        require_positive("idle_timeout", idle_timeout)
         self.max_idle_per_origin = max_idle_per_origin
         self.idle_timeout = idle_timeout
         self._idle: dict[Origin, list[tuple[float, Connection]]] = {}

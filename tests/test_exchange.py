@@ -1,23 +1,21 @@
 """One HTTP attempt, told with literal times: what comes out of which bytes, how it ends, and which clock runs when.
 
-Most tests use a codec made for reading: its events are words (``t:hello`` is text, ``f:stop`` a finish reason), so that a
-recorded stream fits on a line. The last part runs OpenAI's own format through the same machine.
+Most tests use the codec of `word_codec`, whose events are words. The last part runs OpenAI's own format through the same
+machine.
 """
 
 from __future__ import annotations
 
 import math
-from collections.abc import Iterable, Sequence
-from dataclasses import dataclass
+from collections.abc import Iterable
 from itertools import pairwise
-from typing import cast
 
 import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
+from word_codec import WordCodec, told, wire
 
-from sansio.batch import ExecuteBatch, FinishReason, Message, TokenChunk, TokenEstimate, Tokens, TokenUsage, ToolCallDelta
-from sansio.classify import classify_http_status
+from sansio.batch import ExecuteBatch, Message, TokenChunk, Tokens, TokenUsage
 from sansio.errors import (
     DeadlineExceeded,
     EngineClosed,
@@ -41,91 +39,14 @@ from sansio.exchange import (
 )
 from sansio.http import Headers, HttpRequest, Timeouts
 from sansio.providers import codec
-from sansio.rate_limit import RateLimitSnapshot
 from sansio.secret import Credential
 from sansio.session import SessionSnapshot
-from sansio.sse import SseChunk
 
 BATCH = ExecuteBatch(messages=[Message(role="user", content="hello")])
 SESSION = SessionSnapshot(7, Credential("k"))
 SSE: Headers = (("Content-Type", "text/event-stream; charset=utf-8"),)
 JSON: Headers = (("content-type", "application/json"),)
 NO_CLOCKS = Timeouts(connect_timeout=None, read_timeout=None, content_timeout=None)
-
-
-class WordDecoder:
-    """``t:`` text, ``r:`` reasoning, ``x:`` refusal, ``c:`` a tool call, ``f:INDEX:REASON`` a finish, ``u:N`` a usage of N,
-    ``e:`` an error, ``role`` nothing, ``[DONE]`` the end; anything else does not parse."""
-
-    def __init__(self) -> None:
-        self.error: InferenceError | None = None
-        self.complete = False
-        self.terminal = False
-        self.usage: TokenUsage | None = None
-
-    def decode(self, events: Sequence[SseChunk]) -> list[TokenChunk]:
-        chunks: list[TokenChunk] = []
-        for event in events:
-            if self.error is not None or self.terminal:
-                break
-            kind, _, rest = event.data.partition(":")
-            match kind:
-                case "t":
-                    chunks.append(TokenChunk(rest))
-                case "r":
-                    chunks.append(TokenChunk(reasoning_delta=rest))
-                case "x":
-                    chunks.append(TokenChunk(refusal_delta=rest))
-                case "c":
-                    chunks.append(TokenChunk(tool_call_deltas=(ToolCallDelta(0, "id", rest),)))
-                case "f":
-                    index, _, reason = rest.partition(":")
-                    chunks.append(TokenChunk(index=int(index), finish_reason=cast(FinishReason, reason)))
-                    self.complete = True
-                case "u":
-                    self.usage = TokenUsage(10, int(rest), 1, 2, 3)
-                    chunks.append(TokenChunk(usage=self.usage))
-                case "e":
-                    self.complete = False
-                    self.error = ServerError(503, message=rest)
-                case "role":
-                    pass
-                case "[DONE]":
-                    self.terminal = True
-                case "defect":
-                    raise KeyError(rest)
-                case _:
-                    self.error = ProtocolError("does not parse", retryable=True)
-        return chunks
-
-
-@dataclass(frozen=True)
-class WordCodec:
-    """A unary answer is words too, one chunk for each."""
-
-    provider: str = "words"
-    endpoint: str = "http://h/v1"
-
-    def encode(self, batch: ExecuteBatch, session: SessionSnapshot, *, stream: bool = True) -> HttpRequest:
-        return HttpRequest("POST", self.endpoint, (("x-generation", str(session.generation)),), b"s" if stream else b"u")
-
-    def estimate(self, batch: ExecuteBatch) -> TokenEstimate:
-        return TokenEstimate(1, 1)
-
-    def stream_decoder(self) -> WordDecoder:
-        return WordDecoder()
-
-    def decode_unary(self, body: bytes) -> list[TokenChunk] | InferenceError:
-        decoder = WordDecoder()
-        chunks = decoder.decode([SseChunk(word) for word in body.decode().split()])
-        return decoder.error or chunks
-
-    def classify(self, status: int, headers: Headers, body: bytes, unix_now: float) -> InferenceError:
-        hint = unix_now if ("retry-after", "unix_now") in headers else None
-        return classify_http_status("words", status, hint, body)
-
-    def rate_limit_snapshot(self, headers: Headers, unix_now: float) -> RateLimitSnapshot | None:
-        return None
 
 
 def make(
@@ -155,25 +76,6 @@ def answered(
     exchange.sending(0.0)
     exchange.receive_head(status, headers if headers is not None else (SSE if stream else JSON), 0.0, 1000.0)
     return exchange
-
-
-def wire(*words: str) -> bytes:
-    """Each word as an event."""
-    return "".join(f"data: {word}\n\n" for word in words).encode()
-
-
-def told(chunks: Iterable[TokenChunk]) -> list[str]:
-    """Chunks as words again."""
-    words: list[str] = []
-    for chunk in chunks:
-        if chunk.has_content:
-            call = chunk.tool_call_deltas[0].name if chunk.tool_call_deltas else ""
-            words.append(chunk.text_delta or chunk.reasoning_delta or chunk.refusal_delta or call)
-        if chunk.finish_reason is not None:
-            words.append(f"{chunk.index}={chunk.finish_reason}")
-        if chunk.usage is not None:
-            words.append(f"usage {chunk.usage.output_tokens}")
-    return words
 
 
 def ended(exchange: Exchange) -> AttemptOutcome:
