@@ -657,6 +657,7 @@ class ListsOfCharges(RuleBasedStateMachine):
     @rule(ticks=st.one_of(st.integers(0, 4), st.integers(0, 64 * 30), st.integers(-200, 0)))
     def pass_time(self, ticks: int) -> None:
         self.tick += ticks
+        assert self.limiter.snapshot(self.now) is not None and self.at >= self.now  # both have seen it
 
     @rule(requests=st.integers(0, 2), input_tokens=st.integers(0, 25), output_tokens=st.integers(0, 25))
     def reserve(self, requests: int, input_tokens: int, output_tokens: int) -> None:
