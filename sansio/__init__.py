@@ -91,7 +91,7 @@ from .queue import CapacityPolicy, Priority, PriorityRequest, RequestQueue
 from .rate_limit import Permit, RateLimitDimension, RateLimiter, RateLimiterSnapshot, RateLimits, RateLimitSnapshot, Wait
 from .replay import replay_response
 from .retry import Attempt, GiveUp, Retry, RetryBudget, RetryDecision, RetryEngine, RetryPolicy
-from .secret import Credential, Secret, StaticApiKey
+from .secret import Credential, CredentialProvider, Secret, StaticApiKey
 from .session import RemoteSession, SessionConfig, SessionRebuildCause, SessionSnapshot
 from .sse import SseChunk, SseDecoder, SseLimitExceeded
 from .switchboard import Switchboard, Todo
@@ -130,6 +130,7 @@ __all__ = [
     "ContextLengthExceeded",
     "CostEstimate",
     "Credential",
+    "CredentialProvider",
     "DeadlineExceeded",
     "Deployment",
     "Drain",

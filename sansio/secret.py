@@ -12,7 +12,7 @@ from __future__ import annotations
 import hashlib
 import math
 import re
-from collections.abc import Awaitable, Callable
+from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Protocol, TypeGuard, get_args
 
@@ -106,8 +106,15 @@ class Credential(_Sealed):
         raise TypeError("a Credential cannot be pickled: its value would be in the pickle; pass the Secret it came from")
 
 
-SecretFetch = Callable[[], str | Credential | Awaitable[str | Credential]]
-"""Fetches a credential from a vault: called by the driver, which may await what it returns (not the sync driver)."""
+class CredentialProvider(Protocol):
+    """Fetches a credential from a vault or a token service: any callable without arguments.
+
+    A driver calls it, in a task or thread of its own, and may await what it returns (not the sync driver).
+    """
+
+    def __call__(self) -> str | Credential | Awaitable[str | Credential]:
+        """The credential as it is now. What it raises is reported as a failed refresh, by its type alone."""
+        ...
 
 
 class Secret(_Sealed):
@@ -126,7 +133,7 @@ class Secret(_Sealed):
     reference: str
     """The variable's name, the path, the callable's qualified name, or the inline value's fingerprint."""
 
-    def __init__(self, source: SecretSource, target: str | SecretFetch, /) -> None:
+    def __init__(self, source: SecretSource, target: str | CredentialProvider, /) -> None:
         if source not in get_args(SecretSource):
             raise ValueError("source: is none of env, file, callable, inline; write Secret.from_env(name)")
         object.__setattr__(self, "source", source)
@@ -147,7 +154,7 @@ class Secret(_Sealed):
         return cls("file", path if isinstance(path, str) else path.__fspath__())
 
     @classmethod
-    def from_callable(cls, fetch: SecretFetch) -> Secret:
+    def from_callable(cls, fetch: CredentialProvider) -> Secret:
         """Whatever ``fetch()`` returns, for a vault or a token service. Raises `ValueError` for what cannot be called."""
         return cls("callable", fetch)
 
@@ -167,9 +174,9 @@ class Secret(_Sealed):
         return str(self._target_of("file"))
 
     @property
-    def fetch(self) -> SecretFetch:
+    def fetch(self) -> CredentialProvider:
         """The callable."""
-        fetch: SecretFetch = self._target_of("callable")
+        fetch: CredentialProvider = self._target_of("callable")
         return fetch
 
     def inline_value(self) -> str:
