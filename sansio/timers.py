@@ -1,7 +1,8 @@
 """All the instants a machine waits for, in one heap: one `next`, one `pop_due`.
 
 A timer has a name (any hashable value); setting it again moves it, setting it to ``None`` stops it. The heap holds stale
-entries until they surface, no more than there are live ones and a few, so moving a timer costs O(log n) and memory is bounded.
+entries until they surface, about as many as there are live ones at most, so moving a timer costs O(log n) and memory is
+bounded.
 """
 
 from __future__ import annotations

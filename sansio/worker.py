@@ -21,7 +21,7 @@ from __future__ import annotations
 from collections import deque
 from collections.abc import Sequence
 from dataclasses import dataclass
-from typing import TypeAlias
+from typing import TypeAlias, assert_never
 
 from .batch import TokenChunk
 from .errors import BadRequest, InferenceError, NetworkError
@@ -133,6 +133,8 @@ class RemoteWorker:
                     self._aborted = effect.error or NetworkError("called off by its caller")
             case Complete():
                 self._outcome = effect
+            case _:
+                assert_never(effect)
 
     def cancel(self) -> None:
         """The caller is gone for good. What is left to do comes from `immediate`."""
@@ -231,7 +233,9 @@ class RemoteWorker:
         self._aborted = None
         exchange = self._exchange
         if exchange is not None:
-            self.chunks.extend(exchange.fail(error, now))
+            chunks = exchange.fail(error, now)
+            if self._outcome is None:  # else the caller is gone, or was told the end
+                self.chunks.extend(chunks)
             self._attempt_over(exchange)
 
     def _attempt_over(self, exchange: Exchange) -> None:
