@@ -684,7 +684,7 @@ class Course:
             self.worker.order(AbortAttempt(1, self.started, None))
 
     def close(self) -> None:
-        if not self.over:
+        if self.started and not self.over:
             self.over = True
             self.worker.order(AbortAttempt(1, self.started, EngineClosed()))
             self.worker.order(Complete(1, EngineClosed()))
@@ -698,9 +698,10 @@ class Course:
                 self.post(step.event, 0)
 
 
-@given(
-    st.lists(st.tuples(st.sampled_from(["step"] * 8 + ["abort", "late abort", "close"]), st.integers(0, 100)), max_size=60)
-)
+HAPPENINGS = st.sampled_from(["step"] * 8 + ["abort", "late abort", "close"])
+
+
+@given(st.lists(st.tuples(HAPPENINGS, st.integers(0, 100)), max_size=60))
 @settings(max_examples=200, deadline=None)
 def test_whatever_happens_each_attempt_is_reported_and_each_connection_let_go_once(course: list[tuple[str, int]]) -> None:
     game = Course()
