@@ -35,14 +35,13 @@ def read_secret(secret: Secret | None) -> Credential:
                 raise SecretUnavailable(f"api_key: the environment variable {secret.env_name} is not set")
         case "file":
             try:
-                value = Path(secret.path).read_text(encoding="utf-8")
+                # An error of decoding would hold the file's bytes; a replaced character is refused without being shown.
+                value = Path(secret.path).read_text(encoding="utf-8", errors="replace")
             except OSError as error:
                 raise SecretUnavailable(f"api_key: {secret.path}: {error.strerror or type(error).__name__}") from error
-            except UnicodeDecodeError:
-                raise SecretUnavailable(f"api_key: {secret.path}: is not UTF-8 text") from None
         case "inline":
             value = secret.inline_value()
-        case "callable":
+        case _:
             raise SecretUnavailable("api_key: a callable is fetched by its driver, not read")
     return _credential(value)
 
@@ -57,7 +56,7 @@ def as_credential(fetched: object) -> Credential:
 
 
 def credential_error(cause: BaseException) -> InferenceError:
-    """What a failed fetch is reported as. Of a vault's own exception only the type is kept: its text may hold a credential."""
+    """What a failed fetch is reported as. Of a vault's own exception only the type is kept: its text may hold a key."""
     if isinstance(cause, SecretUnavailable):
         return Unauthorized(f"the credential could not be fetched: {cause}").caused_by(cause)
     kind = type(cause).__name__
