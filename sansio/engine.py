@@ -76,6 +76,7 @@ class RemoteEngineCore:
 
     __slots__ = (
         "_circuits",
+        "_closed",
         "_ending",
         "_generation",
         "_lanes",
@@ -101,6 +102,7 @@ class RemoteEngineCore:
         self._order = 0
         self._generation = 0
         self._ending = False
+        self._closed = False
         self._say_drained = False
 
     # ---- what may be asked without telling anything --------------------------------------------------------------------
@@ -132,8 +134,11 @@ class RemoteEngineCore:
         return self._lane(deployment).exchange_config.codec
 
     def deadline(self) -> float | None:
-        """When to call `handle` with `Tick`, at the latest; ``None`` if only an event can change anything."""
-        return self._registry.timers.next()
+        """When to call `handle` with `Tick`, at the latest; ``None`` if only an event can change anything.
+
+        After `Close` nothing comes due any more: a credential that would be refreshed ahead has nobody left to need it.
+        """
+        return None if self._closed else self._registry.timers.next()
 
     def metrics(self) -> EngineMetrics:
         """A copy of the counts."""
@@ -165,7 +170,8 @@ class RemoteEngineCore:
         registry.effects = effects
         self._take(event)
         while (due := registry.timers.pop_due(registry.now)) is not None:
-            self._run(*due)
+            if not self._closed:
+                self._run(*due)
         while registry.dirty:
             self._dispatch(registry.dirty.pop(next(iter(registry.dirty))))
         if self._say_drained and not registry.requests and not registry.unreported:
@@ -187,6 +193,8 @@ class RemoteEngineCore:
                 self._cancel(event.request_id)
             case SessionReport():
                 self._sessions.reported(event)
+            case RebuildSession() if self._closed:
+                pass
             case RebuildSession():
                 self._sessions.rebuild(self._lane(event.deployment).session, event.cause)
             case OverrideCircuit():
@@ -463,7 +471,7 @@ class RemoteEngineCore:
             self._registry.metrics.cancelled += 1
 
     def _close(self) -> None:
-        self._ending = self._say_drained = True
+        self._closed = self._ending = self._say_drained = True
         for request in list(self._registry.requests.values()):
             error = EngineClosed("the engine was closed", provider=request.lane.provider)
             self._release(request, error)
