@@ -67,7 +67,12 @@ class Switchboard(Generic[CallT]):
         return todo
 
     def enter(self, call: CallT) -> None:
-        """The caller is inside from now on: it is woken to carry out what is ordered."""
+        """The caller is inside from now on: it is woken to carry out what is ordered.
+
+        Raises `RuntimeError` for a call that is not registered: no order would ever reach it.
+        """
+        if call.worker.add.request_id not in self._calls:
+            raise RuntimeError("a stream is iterated inside its `with` (or `async with`) block")
         call.worker.attended = True
 
     def step_away(self, call: CallT, now: float, unix_now: float) -> Todo[CallT]:
