@@ -127,7 +127,7 @@ class Connection(asyncio.Protocol):
 
     def interrupt(self) -> None:
         """Wake whoever waits on this connection, and close it."""
-        if self._scope is not None:
+        if self._scope is not None and not self._scope.expired():  # a second abort may come before the first was heard
             self._scope.reschedule(asyncio.get_running_loop().time())
         self.close()
 
