@@ -100,19 +100,32 @@ class RemoteEngine:
         await self.aclose()
 
     async def aclose(self) -> None:
-        """End everything: requests of others fail with `EngineClosed`; tasks, connections and timers are gone after it."""
+        """End everything: requests of others fail with `EngineClosed`; tasks, connections and timers are gone after it.
+
+        A cancellation that comes meanwhile (anyio's comes again and again) is raised at the end, not half-way.
+        """
         if not self._running:
             return
-        try:
-            await self._end(Close())
-        finally:
-            self._running = False
-            if self._timer is not None:
-                self._timer.cancel()
-            for task in self._refreshes:
-                task.cancel()
-            await asyncio.gather(*self._refreshes, return_exceptions=True)
-            await self.client.aclose()
+        closing = asyncio.get_running_loop().create_task(self._close())
+        cancelled: asyncio.CancelledError | None = None
+        while not closing.done():
+            try:
+                await asyncio.wait([closing])
+            except asyncio.CancelledError as error:
+                cancelled = error
+        closing.result()
+        if cancelled is not None:
+            raise cancelled
+
+    async def _close(self) -> None:
+        await self._end(Close())
+        self._running = False
+        if self._timer is not None:
+            self._timer.cancel()
+        for task in self._refreshes:
+            task.cancel()
+        await asyncio.gather(*self._refreshes, return_exceptions=True)
+        await self.client.aclose()
 
     async def drain(self) -> None:
         """Accept nothing new, and return when everything accepted is over."""
@@ -197,9 +210,11 @@ class RemoteEngine:
         self._do(self._board.handle(event, self.now(), time.time()))
 
     def register(self, call: TokenStream) -> None:
-        """Know this call from now on. Raises `RuntimeError` outside the engine's block."""
+        """Know this call from now on. Raises `RuntimeError` outside the engine's block, or on another event loop."""
         if not self._running:
             raise RuntimeError("the engine is not running: use it inside its `async with` block")
+        if asyncio.get_running_loop() is not self._loop:
+            raise RuntimeError("the engine belongs to another event loop; open one in each")
         self._board.register(call)
 
     def enter(self, call: TokenStream) -> None:
@@ -259,15 +274,14 @@ class RemoteEngine:
         task.add_done_callback(self._refreshes.discard)
 
     async def _fetch(self, order: RefreshSession) -> None:
-        result: Credential | InferenceError
         try:
             result = await _fetch(order.secret)
-        except asyncio.CancelledError as error:
+        except BaseException as error:  # always report
             self.tell(SessionReport(order.session, order.refresh_id, credential_error(error)))
-            raise
-        except Exception as error:
-            result = credential_error(error)
-        self.tell(SessionReport(order.session, order.refresh_id, result))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.tell(SessionReport(order.session, order.refresh_id, result))
 
 
 class TokenStream:
@@ -382,21 +396,24 @@ async def _fetch(secret: Secret | None) -> Credential:
 async def _in_thread(work: Callable[[], object]) -> object:
     """Run blocking ``work`` in a thread of its own, which ends with it (a default executor's would outlive the engine)."""
     loop = asyncio.get_running_loop()
-    done: asyncio.Future[object] = loop.create_future()
+    done: asyncio.Future[tuple[object, Exception | None]] = loop.create_future()
 
-    def settle(result: object, error: BaseException | None) -> None:
+    def settle(result: object, error: Exception | None) -> None:
         if not done.done():
-            done.set_exception(error) if error is not None else done.set_result(result)
+            done.set_result((result, error))  # an error as a value: a future takes no StopIteration
 
     def run() -> None:
         result: object = None
-        problem: BaseException | None = None
+        problem: Exception | None = None
         try:
             result = work()
-        except BaseException as error:
-            problem = error
+        except BaseException as error:  # SystemExit ends this thread, not the loop
+            problem = error if isinstance(error, Exception) else RuntimeError(type(error).__name__)
         with contextlib.suppress(RuntimeError):  # the loop was closed meanwhile: nobody waits
             loop.call_soon_threadsafe(settle, result, problem)
 
     threading.Thread(target=run, name="remote-engine-refresh", daemon=True).start()
-    return await done
+    result, problem = await done
+    if problem is not None:
+        raise problem
+    return result
