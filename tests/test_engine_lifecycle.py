@@ -17,8 +17,10 @@ from sansio.events import (
     Complete,
     HeadReceived,
     OverrideCircuit,
+    RebuildSession,
 )
 from sansio.http import ResponseHead
+from sansio.secret import Credential
 
 LIMITS = {"requests_per_minute": 10, "tokens_per_minute": 1_000, "concurrent_requests": 4}
 PRICE = {"input": 1_000_000.0, "output": 0.0}
@@ -251,6 +253,19 @@ def test_close_while_some_wait_for_a_circuit() -> None:
     rig.submit(1, wait_for_circuit=True)
     rig.close()
     assert (rig.outcome(1), rig.drained(), rig.engine.deadline()) == ("engine_closed", True, None)
+
+
+def test_after_it_nothing_comes_due_and_no_credential_is_fetched() -> None:
+    rig = Rig(refreshed=False)
+    rig.submit(1)
+    rig.refresh(Credential("sk-1", rig.now + rig.unix_ahead + 600.0))
+    rig.end(1)
+    assert rig.engine.deadline() is not None
+    rig.close()
+    assert rig.engine.deadline() is None
+    rig.tell(RebuildSession("chat"))
+    rig.tick(10_000.0)
+    assert rig.refreshes == []
 
 
 def test_nothing_starts_while_it_closes() -> None:
