@@ -23,6 +23,7 @@ from .providers import codec
 from .queue import CapacityPolicy
 from .rate_limit import RateLimits
 from .retry import RetryPolicy
+from .scrub import scrub
 from .secret import Secret, StaticApiKey
 from .session import SessionConfig
 
@@ -57,6 +58,7 @@ class Serving:
     def __post_init__(self) -> None:
         _positive_int("max_concurrent", self.max_concurrent)
         _positive_int("queue_capacity", self.queue_capacity)
+        _true_or_false("fair_tenants", self.fair_tenants)
         _seconds("queue_timeout", self.queue_timeout)
         if self.age_after is not None:
             _seconds("age_after", self.age_after)
@@ -88,6 +90,10 @@ class RuntimeConfig:
     max_body_bytes: int = 64 * 1024 * 1024
 
     def __post_init__(self) -> None:
+        for name in ("endpoint", "api", "organization", "project"):
+            value = getattr(self, name)
+            if value is not None and not isinstance(value, str):
+                raise ValueError(f"{name}: {value!r} is not a string")
         if self.endpoint is not None:
             try:
                 parse_origin(self.endpoint)
@@ -138,6 +144,9 @@ class Deployment:
         for name in ("name", "model"):
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not a non-empty string")
+        _true_or_false("idempotent", self.idempotent)
+        if not isinstance(self.runtime, str):
+            raise ValueError(f"runtime: {self.runtime!r} is not a string")
         if not self.runtime:
             runtime = next((name for prefix, name in _RUNTIMES.items() if self.model.startswith(prefix)), None)
             if runtime is None:
@@ -190,7 +199,10 @@ class Deployment:
             "project": config.project,
         }
         name = self.runtime if config.api is None else f"{self.runtime}_{config.api}"
-        return codec(name, model=self.model, **{key: value for key, value in options.items() if value is not None})
+        try:
+            return codec(name, model=self.model, **{key: value for key, value in options.items() if value is not None})
+        except ValueError as error:
+            raise ValueError(f"runtime {name!r}: {scrub(str(error))}") from None
 
 
 def deployments_from_toml(text: str, *, source: str = "deployments") -> list[Deployment]:
@@ -246,13 +258,13 @@ def _with_secret(table: object, path: str) -> object:
     reference = _table(config["api_key"])
     path = f"{path}: runtime_config: api_key"
     ways = {"from_env": Secret.from_env, "from_file": Secret.from_file}
-    if len(reference) != 1 or (way := next(iter(reference))) not in ways:
+    if len(reference) != 1 or (way := next(iter(reference))) not in ways or not isinstance(reference[way], str):
         raise ValueError(
             f'{path}: must be a reference, {{ from_env = "NAME" }} or {{ from_file = "PATH" }}; a key itself is refused'
         )
     try:
         secret = ways[way](reference[way])
-    except (ValueError, TypeError) as error:
+    except ValueError as error:
         raise ValueError(f"{path}: {way}: {error}") from None
     return {**outer, "runtime_config": {**config, "api_key": secret}}
 
@@ -271,6 +283,11 @@ def _positive_int(name: str, value: object) -> None:
 def _seconds(name: str, value: object) -> None:
     if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 < value < math.inf:
         raise ValueError(f"{name}: {value!r} is not a number of seconds above 0")
+
+
+def _true_or_false(name: str, value: object) -> None:
+    if not isinstance(value, bool):
+        raise ValueError(f"{name}: {value!r} is neither True nor False")
 
 
 Choice = TypeVar("Choice", bound=enum.StrEnum)
@@ -294,6 +311,10 @@ class RemoteEngineConfig:
         object.__setattr__(self, "deployments", tuple(self.deployments))
         if not self.deployments:
             raise ValueError("deployments: is empty; give at least one Deployment")
+        for deployment in self.deployments:
+            if not isinstance(deployment, Deployment):
+                raise ValueError(f"deployments: {type(deployment).__name__} is not a Deployment")
+        object.__setattr__(self, "session", from_mapping(SessionConfig, self.session, "session"))
         names = [deployment.name for deployment in self.deployments]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"deployments: the name {twice[0]!r} is given twice")
