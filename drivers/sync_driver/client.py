@@ -51,14 +51,19 @@ class Connection:
         plain.connect(address)  # type: ignore[arg-type]  # getaddrinfo's addresses fit the family they came with
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
+            # Wrapping takes the descriptor from `plain`: known before the handshake, so that `interrupt` and `close` reach it.
+            secured = context.wrap_socket(plain, server_hostname=self.origin.host, do_handshake_on_connect=False)
+            self._socket = secured
             self._set_timeout(give_up_at)
-            self._socket = context.wrap_socket(plain, server_hostname=self.origin.host)
+            secured.do_handshake()
         if self._interrupted:
             raise ConnectionAbortedError("interrupted while connecting")
         self._socket.settimeout(None)
 
     def _set_timeout(self, give_up_at: float) -> None:
         assert self._socket is not None
+        if self._interrupted:
+            raise ConnectionAbortedError("interrupted while connecting")
         left = give_up_at - time.monotonic()
         if left <= 0:
             raise TimeoutError("connecting took too long")
