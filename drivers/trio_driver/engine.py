@@ -77,8 +77,7 @@ class RemoteEngine:
         self._on_notice = on_notice
         self._ids = itertools.count(1)
         self._entered = False
-        self._nursery_manager = trio.open_nursery()
-        self._nursery: trio.Nursery | None = None
+        self._tasks: trio.Nursery | None = None
         self._nap = trio.CancelScope()
         self._drained = trio.Event()
         self._running = False
@@ -93,8 +92,10 @@ class RemoteEngine:
         if self._entered:
             raise RuntimeError("an engine is entered once; make a new one")
         self._entered = self._running = True
-        self._nursery = await self._nursery_manager.__aenter__()
-        self._nursery.start_soon(self._keep_time)
+        self._nursery_manager = trio.open_nursery()
+        nursery = await self._nursery_manager.__aenter__()
+        with trio.CancelScope(shield=True):  # entered whole, and left by whoever cancelled
+            self._tasks = await nursery.start(self._keep_tasks)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -103,20 +104,22 @@ class RemoteEngine:
 
     async def aclose(self) -> None:
         """End everything: requests of others fail with `EngineClosed`; tasks, connections and timers are gone after it."""
-        if not self._running or self._nursery is None:
+        if not self._running or self._tasks is None:
             return
         self._running = False
         with trio.CancelScope(shield=True):
             await self._end(Close())
             await self.client.aclose()
-        self._nursery.cancel_scope.cancel()
+        self._tasks.cancel_scope.cancel()
 
     async def drain(self) -> None:
         """Accept nothing new, and return when everything accepted is over."""
         await self._end(Drain())
 
     async def _end(self, event: Event) -> None:
-        self._drained = drained = trio.Event()
+        if self._drained.is_set():  # else somebody waits for it already, and goes on waiting for the same
+            self._drained = trio.Event()
+        drained = self._drained
         self.tell(event)
         await drained.wait()
 
@@ -235,6 +238,16 @@ class RemoteEngine:
         deadline = self._board.core.deadline()
         self._nap.deadline = math.inf if deadline is None else deadline
 
+    async def _keep_tasks(self, *, task_status: trio.TaskStatus[trio.Nursery]) -> None:
+        """The engine's own tasks, in a nursery apart: closing cancels them, and not whoever is inside the `async with`.
+
+        Nothing else does, so that a caller who is shielded from a cancellation still has timers and credentials.
+        """
+        async with trio.open_nursery() as tasks:
+            tasks.cancel_scope.shield = True
+            tasks.start_soon(self._keep_time)
+            task_status.started(tasks)
+
     async def _keep_time(self) -> None:
         while True:
             with trio.CancelScope() as self._nap:
@@ -243,19 +256,18 @@ class RemoteEngine:
             self.tell(Tick())
 
     def _refresh(self, order: RefreshSession) -> None:
-        assert self._nursery is not None
-        self._nursery.start_soon(self._fetch, order)
+        assert self._tasks is not None
+        self._tasks.start_soon(self._fetch, order)
 
     async def _fetch(self, order: RefreshSession) -> None:
-        result: Credential | InferenceError
         try:
             result = await _fetch(order.secret)
-        except trio.Cancelled as error:
+        except BaseException as error:  # always report
             self.tell(SessionReport(order.session, order.refresh_id, credential_error(error)))
-            raise
-        except Exception as error:
-            result = credential_error(error)
-        self.tell(SessionReport(order.session, order.refresh_id, result))
+            if not isinstance(error, Exception):
+                raise
+        else:
+            self.tell(SessionReport(order.session, order.refresh_id, result))
 
 
 class TokenStream:
@@ -321,8 +333,10 @@ class TokenStream:
             if self._connection is None:
                 self._connection = Connection(origin)
                 await client.open(self._connection)
-        except (OSError, InferenceError) as error:
-            self.let_go(keep=False)
+        except BaseException as error:
+            self.let_go(keep=False)  # also when called off: the caller may come back, and connects anew
+            if not isinstance(error, (OSError, InferenceError)):
+                raise
             self.worker.failed(error, self._engine.now())
         else:
             self.worker.connected()
