@@ -51,7 +51,7 @@ class Connection:
         plain.connect(address)  # type: ignore[arg-type]  # getaddrinfo's addresses fit the family they came with
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
-            # Wrapping takes the descriptor from `plain`: known before the handshake, so that `interrupt` and `close` reach it.
+            # Wrapping takes the descriptor from `plain`: known before the handshake, so `interrupt` and `close` reach it.
             secured = context.wrap_socket(plain, server_hostname=self.origin.host, do_handshake_on_connect=False)
             self._socket = secured
             self._set_timeout(give_up_at)
