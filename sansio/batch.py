@@ -37,6 +37,7 @@ class ImagePart:
 
 
 ContentPart = TextPart | ImagePart
+"""What a message with several parts is made of."""
 
 
 @dataclass(frozen=True, slots=True)

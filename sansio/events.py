@@ -129,6 +129,7 @@ Event = (
     AddRequest | Cancel | HeadReceived | Committed | AttemptEnded | SessionReport | RebuildSession | OverrideCircuit
     | Tick | Drain | Close
 )  # fmt: skip
+"""A fact: what `RemoteEngineCore.handle` is told."""
 
 # ---- orders ----------------------------------------------------------------------------------------------------------
 
@@ -200,3 +201,4 @@ class Drained:
 
 
 Effect = StartAttempt | AbortAttempt | Complete | RefreshSession | Notice | Drained
+"""An order: what `RemoteEngineCore.handle` answers, to be carried out in sequence."""

@@ -126,6 +126,7 @@ class GiveUp:
 
 
 RetryDecision = Retry | GiveUp
+"""What `RetryEngine.decide` answers."""
 
 
 class RetryBudget:
