@@ -119,6 +119,12 @@ class RemoteWorker:
         self._aborted: InferenceError | None = None
         self._outcome: Complete | None = None
 
+    @property
+    def aborting(self) -> bool:
+        """Whether an abort is ordered and not carried out yet. A driver asks when it has made itself interruptible, so as
+        not to miss one that was ordered just before."""
+        return self._aborted is not None
+
     # ---- in the critical section ----------------------------------------------------------------------------------------
 
     def order(self, effect: StartAttempt | AbortAttempt | Complete) -> None:
@@ -211,8 +217,12 @@ class RemoteWorker:
             self._attempt_over(exchange)
 
     def failed(self, error: BaseException, now: float) -> None:
-        """Connecting, sending or receiving failed. An exception that is no `InferenceError` becomes a `NetworkError`."""
+        """Connecting, sending or receiving failed. An exception that is no `InferenceError` becomes a `NetworkError`; that
+        a driver's own bound on a connect ran out before the engine could say so is the `Timeout` of the same clock."""
         if self._aborted is None:
+            overdue = self._exchange.overdue(now) if self._exchange is not None and isinstance(error, TimeoutError) else None
+            if overdue is not None:
+                error = overdue.caused_by(error)
             self._fail(error if isinstance(error, InferenceError) else network_error(error), now)
 
     # ---- inside -----------------------------------------------------------------------------------------------------------
