@@ -347,8 +347,10 @@ class TokenStream:
             if self._connection is None:
                 self._connection = Connection(origin)
                 await client.open(self._connection)
-        except (OSError, InferenceError) as error:
-            self.let_go(keep=False)
+        except BaseException as error:
+            self.let_go(keep=False)  # also when called off: the caller may come back, and connects anew
+            if not isinstance(error, (OSError, InferenceError)):
+                raise
             self.worker.failed(error, self._engine.now())
         else:
             self.worker.connected()

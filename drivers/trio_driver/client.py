@@ -28,6 +28,7 @@ class Connection:
         self._machine = Http1Connection()
         self._socket: socket.socket | None = None
         self._scope: trio.CancelScope | None = None
+        self._unsent = memoryview(b"")
 
     async def open(self, context: ssl.SSLContext | None) -> None:
         """Connect, with TLS where ``context`` is given. Raises `OSError`, also when interrupted."""
@@ -66,15 +67,19 @@ class Connection:
 
     async def send(self, request: HttpRequest) -> None:
         """Send a request. Raises `OSError`, also when interrupted."""
+        self._unsent = memoryview(self._machine.send(request))
+        await self._send_rest()
+
+    async def _send_rest(self) -> None:
         assert self._socket is not None
-        rest = memoryview(self._machine.send(request))
-        while rest:
-            sent = await self._when_ready(partial(self._socket.send, rest), trio.lowlevel.wait_writable)
-            rest = rest[sent:]
+        while self._unsent:
+            sent = await self._when_ready(partial(self._socket.send, self._unsent), trio.lowlevel.wait_writable)
+            self._unsent = self._unsent[sent:]
 
     async def receive(self) -> list[HttpEvent]:
-        """Wait for bytes, and say what they mean. Raises `OSError`, also when interrupted."""
+        """Wait for bytes, and say what they mean; first send what a cancelled `send` left. Raises `OSError` likewise."""
         assert self._socket is not None
+        await self._send_rest()
         data = await self._when_ready(partial(self._socket.recv, READ_BYTES), trio.lowlevel.wait_readable)
         return self._machine.receive(data)
 
