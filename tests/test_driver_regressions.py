@@ -5,30 +5,47 @@ from __future__ import annotations
 import asyncio
 import random
 import socket
+import threading
 from collections.abc import Iterator
 from contextlib import ExitStack, contextmanager
 from typing import Any
 
 import anyio
 import pytest
+import trio
+import trio.testing
 
-from drivers import asyncio_driver, sync_driver
+from drivers import asyncio_driver, sync_driver, trio_driver
 from drivers.mock_provider import serve_in_thread
 from sansio import (
     Close,
     Credential,
     Deployment,
+    EngineClosed,
     ExecuteBatch,
     Message,
+    Origin,
     RebuildSession,
     RefreshSession,
+    RemoteEngineConfig,
     RemoteEngineCore,
+    RemoteWorker,
     Secret,
+    SessionConfig,
     SessionReport,
+    StartAttempt,
+    Timeout,
+    Timeouts,
+    TokenChunk,
+    Tokens,
     Unauthorized,
 )
+from sansio.events import AttemptEnded
+from sansio.exchange import Exchange, ExchangeConfig
 from sansio.http import parse_origin
+from sansio.session import SessionSnapshot
 from sansio.simulation import MockProvider
+from sansio.worker import Connect, Post
 
 KEY = "sk-regressions-0123456789"
 GENEROUS = 20.0
@@ -151,3 +168,167 @@ def test_an_engine_of_one_event_loop_refuses_another() -> None:
 
     with mute() as url:
         asyncio.run(main(url))
+
+
+@pytest.mark.parametrize("steps", range(0, 24, 3))
+def test_an_item_of_a_stream_may_be_given_up_and_asked_for_again(steps: int) -> None:
+    async def main(url: str) -> None:
+        async with asyncio_driver.RemoteEngine(deployment(url)) as engine:
+            chunks: list[TokenChunk] = []
+            async with engine.stream(batch()) as stream:
+                for patience in [steps] * 20 + [10**6] * 200:
+                    item = asyncio.ensure_future(anext(stream))
+                    while patience and not item.done():
+                        patience -= 1
+                        await asyncio.sleep(0)
+                    item.cancel()
+                    try:
+                        chunks.append(await item)
+                    except asyncio.CancelledError:
+                        continue
+                    except StopAsyncIteration:
+                        break
+            assert Tokens.from_chunks(chunks).text == (await engine.generate(batch())).text
+            assert (engine.metrics().done, engine.metrics().attempts) == (2, 2)
+
+    with provider() as url:
+        asyncio.run(main(url))
+
+
+# ---- trio --------------------------------------------------------------------------------------------------------------
+
+
+def test_trio_makes_an_engine_outside_of_a_run() -> None:
+    async def main() -> None:
+        async with engine:
+            assert engine.metrics().submitted == 0
+
+    engine = trio_driver.RemoteEngine(deployment("http://127.0.0.1:1"))
+    trio.run(main)
+
+
+def test_trio_drains_for_everyone_who_waits_for_it() -> None:
+    async def main(url: str) -> None:
+        async def ask() -> None:
+            with pytest.raises(Timeout):
+                await engine.generate(batch())
+
+        with trio.fail_after(GENEROUS):
+            served = deployment(url, timeouts={"request_timeout": 0.3})
+            async with trio_driver.RemoteEngine(served) as engine, trio.open_nursery() as nursery:
+                nursery.start_soon(ask)
+                await trio.testing.wait_all_tasks_blocked(0.05)
+                nursery.start_soon(engine.drain)
+                await trio.testing.wait_all_tasks_blocked()
+                nursery.start_soon(engine.drain)
+
+    with mute() as url:
+        trio.run(main, url)
+
+
+def test_trio_keeps_time_for_who_is_shielded_from_a_cancellation() -> None:
+    async def main(url: str) -> None:
+        with trio.CancelScope() as scope:
+            async with trio_driver.RemoteEngine(deployment(url, timeouts={"request_timeout": 0.1})) as engine:
+                scope.cancel()
+                with trio.CancelScope(shield=True), trio.fail_after(GENEROUS), pytest.raises(Timeout):
+                    await engine.generate(batch())
+
+    with mute() as url:
+        trio.run(main, url)
+
+
+def test_trio_enters_and_leaves_an_engine_in_a_scope_that_is_cancelled_already() -> None:
+    async def main() -> None:
+        with trio.CancelScope() as scope:
+            scope.cancel()
+            async with trio_driver.RemoteEngine(deployment("http://127.0.0.1:1")):
+                await trio.sleep_forever()
+        assert scope.cancelled_caught
+
+    trio.run(main)
+
+
+def half_sent(stream: Any) -> bool:
+    """Whether the request is on its way and not all sent."""
+    return stream._connection is not None and len(stream._connection._unsent) > 0
+
+
+def test_trio_sends_the_rest_of_a_request_whose_sending_was_called_off() -> None:
+    async def main(url: str) -> None:
+        async with trio_driver.RemoteEngine(deployment(url)) as engine:
+            async with engine.stream(batch("x" * 8_000_000)) as stream:
+                with trio.CancelScope() as scope:
+                    async with trio.open_nursery() as nursery:
+                        nursery.start_soon(anext, stream)
+                        while not half_sent(stream):
+                            await trio.lowlevel.checkpoint()
+                        scope.cancel()
+                with trio.fail_after(GENEROUS):
+                    assert [chunk async for chunk in stream]
+            assert engine.metrics().attempts == 1
+
+    with provider() as url:
+        trio.run(main, url)
+
+
+# ---- threads -----------------------------------------------------------------------------------------------------------
+
+
+def test_a_drivers_own_bound_on_a_connect_is_the_timeout_of_that_clock() -> None:
+    core = RemoteEngineCore(deployment("http://127.0.0.1:1", timeouts={"connect_timeout": 1.0}), rng=random.Random(1))
+    worker = RemoteWorker(core.prepare(1, batch()))
+    exchange = Exchange(
+        ExchangeConfig(core.codec(), Timeouts(connect_timeout=1.0)), batch(), SessionSnapshot(1, Credential.from_text(KEY)),
+        0.0, stream=True,
+    )  # fmt: skip
+    assert isinstance(worker.step(0.0), Post)
+    worker.order(StartAttempt(1, 1, exchange))
+    assert isinstance(worker.step(0.0), Connect)
+    worker.failed(TimeoutError("timed out"), 1.0)
+    step = worker.step(1.0)
+    assert isinstance(step, Post) and isinstance(step.event, AttemptEnded)
+    assert isinstance(step.event.error, Timeout) and isinstance(step.event.error.__cause__, TimeoutError)
+
+
+def test_an_abort_that_comes_just_before_the_connect_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
+    with full() as url, sync_driver.RemoteEngine(deployment(url, timeouts={"connect_timeout": None})) as engine:
+        reuse, taken, go_on = engine.client.reuse, threading.Event(), threading.Event()
+
+        def reuse_slowly(origin: Origin) -> None:
+            taken.set()
+            assert go_on.wait(GENEROUS) and reuse(origin) is None
+
+        monkeypatch.setattr(engine.client, "reuse", reuse_slowly)
+        ended = threading.Thread(target=pytest.raises, args=(EngineClosed, engine.generate, batch()))
+        ended.start()
+        assert taken.wait(GENEROUS)
+        closing = threading.Thread(target=engine.close)
+        closing.start()
+        while engine.metrics().in_flight:
+            pass
+        go_on.set()
+        closing.join(GENEROUS)
+        assert not closing.is_alive()
+        ended.join()
+
+
+def test_close_does_not_wait_for_ever_for_a_callable_that_hangs() -> None:
+    with mute() as url:
+        hung, release = threading.Event(), threading.Event()
+
+        def fetch() -> str:
+            hung.set()
+            release.wait()
+            return KEY
+
+        config = RemoteEngineConfig((deployment(url, Secret.from_callable(fetch)),), SessionConfig(refresh_timeout=0.2))
+        engine = sync_driver.RemoteEngine(config)
+        with engine:
+            engine.rebuild_session()
+            assert hung.wait(GENEROUS)
+            closing = threading.Thread(target=engine.close)
+            closing.start()
+            closing.join(GENEROUS)
+            assert not closing.is_alive()
+            release.set()

@@ -7,6 +7,9 @@ abort reaches a caller that is blocked. A look-up of a host's name cannot: it is
 from __future__ import annotations
 
 import contextlib
+import errno
+import os
+import selectors
 import socket
 import ssl
 import threading
@@ -15,6 +18,8 @@ import time
 from sansio import Http1Connection, HttpEvent, HttpRequest, IdleConnections, NetworkError, Origin
 
 READ_BYTES = 64 * 1024
+LONGEST_WAIT = 86_400.0
+"""Seconds a system call may be asked to wait for: some refuse more."""
 
 
 class Connection:
@@ -47,27 +52,38 @@ class Connection:
     def _connect(self, address: object, context: ssl.SSLContext | None, give_up_at: float) -> None:
         assert self._socket is not None
         plain = self._socket
-        self._set_timeout(give_up_at)
-        plain.connect(address)  # type: ignore[arg-type]  # getaddrinfo's addresses fit the family they came with
+        plain.setblocking(False)
+        problem = plain.connect_ex(address)  # type: ignore[arg-type]  # getaddrinfo's addresses fit the family they came with
+        if problem in (errno.EINPROGRESS, errno.EWOULDBLOCK):
+            problem = self._wait_for_connect(plain, give_up_at)
+        if problem:
+            raise OSError(problem, os.strerror(problem))
         plain.setsockopt(socket.IPPROTO_TCP, socket.TCP_NODELAY, 1)
         if context is not None:
             # Wrapping takes the descriptor from `plain`: known before the handshake, so `interrupt` and `close` reach it.
             secured = context.wrap_socket(plain, server_hostname=self.origin.host, do_handshake_on_connect=False)
             self._socket = secured
-            self._set_timeout(give_up_at)
+            secured.settimeout(min(self._time_left(give_up_at), LONGEST_WAIT))
             secured.do_handshake()
         if self._interrupted:
             raise ConnectionAbortedError("interrupted while connecting")
         self._socket.settimeout(None)
 
-    def _set_timeout(self, give_up_at: float) -> None:
-        assert self._socket is not None
+    def _wait_for_connect(self, plain: socket.socket, give_up_at: float) -> int:
+        """Begun first, waited for then: a shutdown wakes a connect that has begun, and goes unnoticed by one about to."""
+        with selectors.DefaultSelector() as selector:
+            selector.register(plain, selectors.EVENT_WRITE)
+            while not selector.select(min(self._time_left(give_up_at), LONGEST_WAIT)):
+                pass
+        return plain.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
+
+    def _time_left(self, give_up_at: float) -> float:
         if self._interrupted:
             raise ConnectionAbortedError("interrupted while connecting")
         left = give_up_at - time.monotonic()
         if left <= 0:
             raise TimeoutError("connecting took too long")
-        self._socket.settimeout(min(left, threading.TIMEOUT_MAX))
+        return left
 
     def send(self, request: HttpRequest) -> None:
         """Send a request. Raises `OSError`."""

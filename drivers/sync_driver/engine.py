@@ -80,6 +80,7 @@ class RemoteEngine:
         self._timer: threading.Thread | None = None
         self._running = False
         self._refreshes: set[threading.Thread] = set()
+        self._refresh_timeout = config.session.refresh_timeout
         self.breaker = Breaker(core, self.tell, time.monotonic, self._lock)
         """The circuit breakers: ``state``, ``force_open``, ``force_closed``, ``reset``."""
         self.limiter = Limiter(core, time.monotonic, self._lock)
@@ -99,7 +100,11 @@ class RemoteEngine:
         self.close()
 
     def close(self) -> None:
-        """End everything: requests of others fail with `EngineClosed`; threads, connections and timers are gone after it."""
+        """End everything: requests of others fail with `EngineClosed`; threads, connections and timers are gone after it.
+
+        Only a secret's callable cannot be stopped: it is waited for as long as a session waits for it
+        (`SessionConfig.refresh_timeout`), and then left to itself. Not to be called by ``on_notice``.
+        """
         if not self._running:
             return
         self._end(Close())
@@ -107,9 +112,12 @@ class RemoteEngine:
             self._running = False
             self._alarm.notify_all()
             refreshes = list(self._refreshes)
-        for thread in (self._timer, *refreshes):
-            if thread is not None and thread is not threading.current_thread():
-                thread.join()
+        give_up_at = time.monotonic() + self._refresh_timeout
+        for thread in refreshes:
+            if thread is not threading.current_thread():
+                thread.join(max(0.0, give_up_at - time.monotonic()))
+        if self._timer is not None and self._timer is not threading.current_thread():
+            self._timer.join()
         self.client.close()
 
     def drain(self) -> None:
@@ -281,6 +289,7 @@ class TokenStream:
         self.signal = threading.Event()
         self._engine = engine
         self._connection: Connection | None = None
+        self._guard = threading.Lock()  # nobody interrupts a connection that has just gone to somebody else
 
     def __enter__(self) -> Iterator[TokenChunk]:
         self._engine.register(self)
@@ -333,9 +342,13 @@ class TokenStream:
             self._connection = client.reuse(origin)
             if self._connection is None:
                 self._connection = Connection(origin)
+                if self.worker.aborting:  # ordered before there was a connection to interrupt
+                    self._connection.interrupt()
                 client.open(self._connection, timeout)
-        except (OSError, InferenceError) as error:
-            self.let_go(keep=False)
+        except BaseException as error:
+            self.let_go(keep=False)  # also when called off: the caller may come back, and connects anew
+            if not isinstance(error, (OSError, InferenceError)):
+                raise
             self.worker.failed(error, time.monotonic())
         else:
             self.worker.connected()
@@ -358,12 +371,14 @@ class TokenStream:
 
     def interrupt(self) -> None:
         """Wake the caller from its connection. Any thread may call this."""
-        if (connection := self._connection) is not None:
-            connection.interrupt()
+        with self._guard:
+            if self._connection is not None:
+                self._connection.interrupt()
 
     def let_go(self, *, keep: bool) -> None:
         """Part with the connection: back to the client, or closed."""
-        connection, self._connection = self._connection, None
+        with self._guard:
+            connection, self._connection = self._connection, None
         if connection is not None and keep:
             self._engine.client.give_back(connection)
         elif connection is not None:
