@@ -343,6 +343,25 @@ SCRIPTS: dict[str, Script] = {
         ("post ended 1 server_error", nothing),
         ("park", nothing),
     ],
+    "what comes after an abort is not read": [
+        *GO,
+        ("receive", both(abort(1, Timeout()), received(SSE, wire("t:a", "f:0:stop"), END))),
+        ("discard", nothing),
+        ("post ended 1 timeout", nothing),
+        ("park", nothing),
+    ],
+    "whether a connection is kept is asked anew for each attempt": [
+        *GO,
+        ("receive", received(ResponseHead(429), END)),
+        ("keep", nothing),
+        ("post head 1 429", nothing),
+        ("post ended 1 rate_limited", begin(2)),
+        ("connect", connected),
+        ("send", nothing),
+        ("receive", failed(ConnectionResetError("reset"))),
+        ("discard", nothing),
+        ("post ended 2 network_error", nothing),
+    ],
     "closed while it waits": [("post add", nothing), ("park", over(EngineClosed())), ("raise engine_closed", nothing)],
     "closed while it runs: what came is delivered, the end is told": [
         *GO,
@@ -556,6 +575,27 @@ def test_an_exception_becomes_a_network_error_with_its_cause() -> None:
     assert error.message.startswith("ConnectionResetError: [Errno 104] xxx")
     assert len(error.message) < 250
     assert error.retryable
+
+
+@pytest.mark.parametrize(
+    ("error", "now", "kind"),
+    [
+        (TimeoutError("connecting took too long"), 5.0, "timeout"),
+        (TimeoutError("ETIMEDOUT, of the system"), 4.9, "network_error"),
+        (ConnectionRefusedError(), 5.0, "network_error"),
+    ],
+)
+def test_a_connect_that_ran_out_in_the_driver_is_the_timeout_of_the_same_clock(
+    error: OSError, now: float, kind: str
+) -> None:
+    worker = make()
+    play(worker, [("post add", begin()), ("connect", nothing)])
+    worker.failed(error, now)
+    step = worker.step(now)
+    assert isinstance(step, Post) and isinstance(step.event, AttemptEnded) and step.event.error is not None
+    assert (step.event.error.kind, step.event.error.cause) == (kind, error)
+    worker.failed(TimeoutError(), 1000.0)  # nothing runs any more
+    assert say(worker.step(1000.0)) == "park"
 
 
 # ---- the caller is away: what needs no waiting is done in its stead ------------------------------------------------------
