@@ -120,6 +120,15 @@ def test_calls_are_known_from_register_to_hang_up() -> None:
     assert len(board) == 0
 
 
+def test_whom_no_order_would_reach_cannot_come_in() -> None:
+    _, board, (call,) = setup()
+    board.hang_up(call, 0.0, 0.0)
+    for stranger in (call, ACall(7)):
+        with pytest.raises(RuntimeError, match="inside its `with`"):
+            board.enter(stranger)
+        assert not stranger.worker.attended
+
+
 @pytest.mark.parametrize("effect", [start, lambda: Complete(1, None)])
 def test_who_waits_inside_is_woken_by_an_order(effect: Callable[[], Effect]) -> None:
     engine, board, (call,) = setup()

@@ -620,6 +620,16 @@ def test_an_abort_is_carried_out_while_the_caller_is_away() -> None:
     play(worker, [("deliver b", nothing), ("raise stream_interrupted", nothing)])
 
 
+def test_an_abort_shows_from_its_order_until_it_is_carried_out() -> None:
+    worker = make()
+    play(worker, [("post add", begin()), ("connect", nothing)])
+    assert not worker.aborting
+    worker.order(AbortAttempt(1, 1, Timeout()))
+    assert worker.aborting
+    assert away(worker) == ["post ended 1 timeout unsent"]
+    assert not worker.aborting
+
+
 def test_nothing_that_waits_is_immediate() -> None:
     worker = make()
     assert away(worker) == []
