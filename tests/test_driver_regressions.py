@@ -112,6 +112,27 @@ def test_a_stream_iterated_without_its_with_block_is_refused_and_does_not_hang()
         assert engine.metrics().submitted == 0
 
 
+class Endless:
+    """A socket from which there is always more to read."""
+
+    def __init__(self) -> None:
+        self.reads = 0
+
+    def settimeout(self, seconds: float | None) -> None: ...
+
+    def recv(self, size: int) -> bytes:
+        self.reads += 1
+        assert self.reads < 100, "read without end"
+        return b"x" * size
+
+
+@pytest.mark.parametrize("driver", [sync_driver, trio_driver])
+def test_a_response_without_end_does_not_hold_up_who_looks_for_an_idle_connection(driver: Any) -> None:
+    connection = driver.client.Connection(parse_origin("http://127.0.0.1:1"))
+    connection._socket = Endless()
+    assert not connection.is_fit()
+
+
 # ---- asyncio -----------------------------------------------------------------------------------------------------------
 
 

@@ -18,6 +18,8 @@ import time
 from sansio import Http1Connection, HttpEvent, HttpRequest, IdleConnections, NetworkError, Origin
 
 READ_BYTES = 64 * 1024
+MAX_TAIL_READS = 4
+"""How often an idle connection is read from before it is given up: a response may have no end."""
 LONGEST_WAIT = 86_400.0
 """Seconds a system call may be asked to wait for: some refuse more."""
 
@@ -103,7 +105,9 @@ class Connection:
         assert self._socket is not None
         self._socket.settimeout(0.0)
         try:
-            while data := self._socket.recv(READ_BYTES):
+            for _ in range(MAX_TAIL_READS):
+                if not (data := self._socket.recv(READ_BYTES)):
+                    break
                 self._machine.receive(data)
             return False
         except (BlockingIOError, ssl.SSLWantReadError):

@@ -17,6 +17,8 @@ import trio
 from sansio import Http1Connection, HttpEvent, HttpRequest, IdleConnections, NetworkError, Origin
 
 READ_BYTES = 64 * 1024
+MAX_TAIL_READS = 4
+"""How often an idle connection is read from before it is given up: a response may have no end."""
 Result = TypeVar("Result")
 
 
@@ -90,7 +92,9 @@ class Connection:
         """
         assert self._socket is not None
         try:
-            while data := self._socket.recv(READ_BYTES):
+            for _ in range(MAX_TAIL_READS):
+                if not (data := self._socket.recv(READ_BYTES)):
+                    break
                 self._machine.receive(data)
             return False
         except (BlockingIOError, ssl.SSLWantReadError):
