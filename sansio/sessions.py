@@ -123,6 +123,11 @@ class Sessions:
             self._registry.finish(request, error.caused_by(cause))
 
     def _resume(self, request: Request) -> None:
-        self._registry.timers.set(("parked", request.add.request_id), None)
-        self._registry.retried(request, "unauthorized", 0.0)
-        self._registry.requeue(request)
+        registry = self._registry
+        registry.timers.set(("parked", request.add.request_id), None)
+        refusal = self._circuits.refusal(request, request.last_error)
+        if refusal is not None:
+            registry.finish(request, refusal)
+        else:
+            registry.retried(request, "unauthorized", 0.0)
+            registry.requeue(request)

@@ -8,7 +8,7 @@ from engine_harness import START, UNIX_AHEAD, Rig, deployment
 from sansio.backoff import BackoffPolicy
 from sansio.circuit_breaker import CircuitState
 from sansio.errors import Forbidden, InferenceError, NetworkError, QuotaExhausted, StreamInterrupted, Unauthorized
-from sansio.events import RebuildSession, RefreshSession, SessionReport, StartAttempt
+from sansio.events import CircuitAction, OverrideCircuit, RebuildSession, RefreshSession, SessionReport, StartAttempt
 from sansio.secret import Credential, Secret
 from sansio.session import SessionConfig, SessionRebuildCause
 
@@ -234,6 +234,23 @@ def test_a_late_401_for_an_older_credential_discards_nothing_and_is_retried_at_o
     rig.end(2, Unauthorized())
     assert rig.of(RefreshSession) == []
     assert (rig.starts(), credential_of(rig, 2)) == ([2], 2)
+
+
+@pytest.mark.parametrize("late", [True, False])
+def test_a_401_is_not_retried_behind_an_open_circuit(late: bool) -> None:
+    """Whether the new credential is there already or the request was parked for it: it does not go to wait in the queue."""
+    rig = refused(breaker={"failure_threshold": 1}, serving={"max_concurrent": 3})
+    rig.submit(3)
+    if late:
+        rig.refresh()
+    rig.tell(OverrideCircuit("chat", CircuitAction.OPEN, 30.0))
+    if late:
+        rig.end(2, Unauthorized())
+    else:
+        rig.refresh()
+    request_id = 2 if late else 1
+    assert rig.outcome(request_id) == "circuit_open"
+    assert isinstance(rig.error(request_id).cause, Unauthorized)
 
 
 def test_a_401_is_retried_once_and_a_fresh_key_that_is_refused_too_is_to_blame() -> None:
