@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from typing import assert_never
 
-from .circuit_breaker import CircuitRejection, CircuitState, Outcome
+from .circuit_breaker import CircuitRejection, CircuitState, CircuitTransition, Outcome
 from .errors import CircuitOpen, InferenceError
 from .events import CircuitAction, NoticeKind
 from .lane import Circuit, Lane, Request, RequestState
@@ -94,18 +94,23 @@ class Circuits:
 
     def follow(self, lane: Lane) -> None:
         """Draw the consequences of whatever the circuits of this lane just did."""
-        registry = self._registry
         for circuit in (lane.circuit, lane.key_circuit):
-            transitions = circuit.breaker.drain_transitions()
-            for transition in transitions:
-                source, target = transition.source.name.lower(), transition.target.name.lower()
-                count(registry.metrics.circuit_transitions, f"{source}->{target}")
-                kind: NoticeKind = "key_circuit" if circuit.of_key else "circuit"
-                registry.notice(kind, lane, source=source, target=target, reason=transition.reason)
-                if transition.target is CircuitState.OPEN:
-                    self._fail_behind(circuit)
-            if transitions:
+            moved = False
+            while transitions := circuit.breaker.drain_transitions():  # asking one that opened for no time moves it on
+                moved = True
+                for transition in transitions:
+                    self._tell(circuit, lane, transition)
+            if moved:
                 self._offer(circuit)
+
+    def _tell(self, circuit: Circuit, lane: Lane, transition: CircuitTransition) -> None:
+        registry = self._registry
+        source, target = transition.source.name.lower(), transition.target.name.lower()
+        count(registry.metrics.circuit_transitions, f"{source}->{target}")
+        kind: NoticeKind = "key_circuit" if circuit.of_key else "circuit"
+        registry.notice(kind, lane, source=source, target=target, reason=transition.reason)
+        if transition.target is CircuitState.OPEN:
+            self._fail_behind(circuit)
 
     def lease_ended(self, lane: Lane) -> None:
         """A lease came back: a circuit that is not closed may have a probe to give, to any of its lanes."""

@@ -301,6 +301,7 @@ def test_opened_for_no_time_at_all_it_probes_at_once() -> None:
     for request_id in (1, 2):
         rig.submit(request_id)
     rig.tell(OverrideCircuit("chat", CircuitAction.OPEN, 0.0))
+    assert [notice["target"] for notice in rig.notices("circuit")] == ["open", "half_open"]
     assert rig.engine.circuit_state(rig.now) is CircuitState.HALF_OPEN
     assert rig.outcomes == {}
     rig.end(1)
