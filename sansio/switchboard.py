@@ -57,7 +57,9 @@ class Switchboard(Generic[CallT]):
         return len(self._calls)
 
     def register(self, call: CallT) -> None:
-        """Carry orders to this call from now on."""
+        """Carry orders to this call from now on. Raises `RuntimeError` for one that was registered before."""
+        if call.worker.submitted or call.worker.add.request_id in self._calls:
+            raise RuntimeError("a stream is entered once; ask the engine for another")
         self._calls[call.worker.add.request_id] = call
 
     def handle(self, event: Event, now: float, unix_now: float) -> Todo[CallT]:
@@ -69,10 +71,13 @@ class Switchboard(Generic[CallT]):
     def enter(self, call: CallT) -> None:
         """The caller is inside from now on: it is woken to carry out what is ordered.
 
-        Raises `RuntimeError` for a call that is not registered: no order would ever reach it.
+        Raises `RuntimeError` for a call that is not registered (no order would ever reach it), and for one that has a
+        caller inside (of two, only one would be woken).
         """
         if call.worker.add.request_id not in self._calls:
             raise RuntimeError("a stream is iterated inside its `with` (or `async with`) block")
+        if call.worker.attended:
+            raise RuntimeError("a stream is iterated by one thread or task at a time")
         call.worker.attended = True
 
     def step_away(self, call: CallT, now: float, unix_now: float) -> Todo[CallT]:

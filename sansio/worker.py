@@ -120,6 +120,11 @@ class RemoteWorker:
         self._outcome: Complete | None = None
 
     @property
+    def submitted(self) -> bool:
+        """Whether the request was handed to the engine, or given up before that."""
+        return self._submitted
+
+    @property
     def aborting(self) -> bool:
         """Whether an abort is ordered and not carried out yet. A driver asks when it has made itself interruptible, so as
         not to miss one that was ordered just before."""

@@ -112,6 +112,17 @@ def test_a_stream_iterated_without_its_with_block_is_refused_and_does_not_hang()
         assert engine.metrics().submitted == 0
 
 
+def test_a_stream_that_was_used_is_refused_and_does_not_look_like_an_empty_answer() -> None:
+    with provider() as url, sync_driver.RemoteEngine(deployment(url)) as engine:
+        stream = engine.stream(batch())
+        with stream as chunks:
+            with pytest.raises(RuntimeError, match="once"):
+                stream.__enter__()
+            assert list(chunks)
+        with pytest.raises(RuntimeError, match="once"):
+            stream.__enter__()
+
+
 class Endless:
     """A socket from which there is always more to read."""
 
@@ -175,6 +186,19 @@ def test_asyncio_reports_a_callable_that_raises_stop_iteration() -> None:
                 await asyncio.wait_for(engine.generate(batch()), GENEROUS)
 
     with mute() as url:
+        asyncio.run(main(url))
+
+
+def test_of_two_tasks_in_one_stream_the_second_is_refused_and_the_first_goes_on() -> None:
+    async def main(url: str) -> None:
+        async with asyncio_driver.RemoteEngine(deployment(url)) as engine, engine.stream(batch()) as chunks:
+            first = asyncio.ensure_future(anext(chunks))
+            await asyncio.sleep(0)
+            with pytest.raises(RuntimeError, match="one thread or task at a time"):
+                await anext(chunks)
+            assert isinstance(await asyncio.wait_for(first, GENEROUS), TokenChunk)
+
+    with provider() as url:
         asyncio.run(main(url))
 
 
