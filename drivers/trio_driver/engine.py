@@ -106,9 +106,9 @@ class RemoteEngine:
         """End everything: requests of others fail with `EngineClosed`; tasks, connections and timers are gone after it."""
         if not self._running or self._tasks is None:
             return
-        self._running = False
         with trio.CancelScope(shield=True):
             await self._end(Close())
+            self._running = False
             await self.client.aclose()
         self._tasks.cancel_scope.cancel()
 
