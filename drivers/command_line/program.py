@@ -1,0 +1,158 @@
+"""What ``remote-core`` understands, and how it ends: 0 for success, 1 for a failure, 2 for bad usage, 130 for Ctrl-C.
+
+A command is imported when it is asked for, so that one that needs no extra runs without any.
+"""
+
+from __future__ import annotations
+
+import argparse
+import math
+import os
+import sys
+from collections.abc import Sequence
+from typing import Final, NoReturn
+
+from sansio import __version__
+from sansio.scrub import scrub
+
+from .exit_status import FAILED, INTERRUPTED, UsageError
+
+_EXTRAS: Final = {"chat": "cli", "demo": "cli,trio"}
+"""What each command needs beyond the core, as extras of this package."""
+
+_OPTIONAL: Final = ("rich", "trio")
+"""The packages in them."""
+
+
+def main(argv: Sequence[str] | None = None) -> int:
+    """Run a command line (by default this process') and return its exit status."""
+    try:
+        arguments = build_parser().parse_args(argv)
+        try:
+            return _run(arguments)
+        except UsageError as error:
+            parser: _Parser = arguments.parser
+            parser.refuse(error)
+    except SystemExit as stop:  # argparse has said all there is to say
+        return int(stop.code or 0)
+    except KeyboardInterrupt:
+        return INTERRUPTED
+    except BrokenPipeError:  # whoever read our output has left: say nothing more, not even while Python shuts down
+        os.dup2(os.open(os.devnull, os.O_WRONLY), sys.stdout.fileno())
+        return FAILED
+
+
+def build_parser() -> argparse.ArgumentParser:
+    """The commands and their options."""
+    parser = _Parser(
+        prog="remote-core", description="Calls inference providers inside their limits and through their failures."
+    )
+    parser.add_argument("--version", action="version", version=f"remote-core {__version__}")
+    commands = parser.add_subparsers(dest="command", required=True, metavar="COMMAND")
+    _add_chat(commands.add_parser("chat", help="ask a provider, and see the answer as it comes"))
+    _add_demo(commands.add_parser("demo", help="watch three drivers and a provider that misbehaves"))
+    _add_mock_provider(
+        commands.add_parser("mock-provider", help="serve a provider that answers, throttles and fails as told")
+    )
+    return parser
+
+
+def _run(arguments: argparse.Namespace) -> int:
+    try:
+        match arguments.command:
+            case "chat":
+                from .chat import chat
+
+                return chat(arguments)
+            case "demo":
+                from .demo import demo
+
+                return demo(arguments)
+            case _:
+                from .mock_provider import mock_provider
+
+                return mock_provider(arguments)
+    except ModuleNotFoundError as error:
+        missing = (error.name or "").partition(".")[0]
+        if missing not in _OPTIONAL:
+            raise
+        install = f"pip install 'inference-remote-core[{_EXTRAS[arguments.command]}]'"
+        print(f"remote-core {arguments.command} needs {missing}, which is not installed: {install}", file=sys.stderr)
+        return FAILED
+
+
+class _Parser(argparse.ArgumentParser):
+    """An `argparse.ArgumentParser` whose complaints never repeat a key that was passed in the wrong place."""
+
+    def error(self, message: str) -> NoReturn:
+        """Say what is wrong with the arguments, some of which may be quoted, and end with 2."""
+        super().error(scrub(message))
+
+    def refuse(self, error: UsageError) -> NoReturn:
+        """Say what they ask for that cannot be, and end with 2."""
+        super().error(" ".join(str(error).split()))
+
+
+def _add_chat(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Asks one question and streams the answer to the terminal; reasoning, usage and cost go to stderr. "
+        "Say where with --model and --endpoint, or with --deployments."
+    )
+    parser.add_argument("prompt", nargs="?", default="-", help="the question; left out or '-', it is read from stdin")
+    parser.add_argument("--provider", metavar="NAME", help="whose API it is, such as openai; often told by the model's name")
+    parser.add_argument("--endpoint", metavar="URL", help="the base URL, as the provider's official SDK has it")
+    parser.add_argument("--model", metavar="M", help="the model")
+    parser.add_argument(
+        "--api-key-env", metavar="NAME", help="the environment variable that holds the key (default: OPENAI_API_KEY)"
+    )
+    parser.add_argument("--deployments", metavar="FILE", help="a TOML file of [[deployment]] tables, instead of the above")
+    parser.add_argument("--name", help="which of them, where there are several")
+    parser.add_argument("--system", metavar="TEXT", help="the system message")
+    parser.add_argument("--timeout", metavar="S", type=_seconds, help="seconds for the whole request, waiting included")
+    parser.add_argument("--max-output-tokens", metavar="N", type=_whole, help="the longest answer, reasoning included")
+    parser.set_defaults(parser=parser)
+
+
+def _add_demo(parser: argparse.ArgumentParser) -> None:
+    parser.description = (
+        "Sends prompts through each driver to an embedded provider that throttles, fails, breaks streams and rotates its "
+        "key. Ends with 1 if a prompt was lost or answered twice, or if anything was left behind."
+    )
+    parser.add_argument("--seed", metavar="N", type=int, default=0, help="which troubles come when (default: 0)")
+    parser.add_argument(
+        "--prompts", metavar="N", type=_whole, default=200, help="how many through each driver (default: 200)"
+    )
+    parser.add_argument("--plain", action="store_true", help="log lines instead of the live display")
+    parser.set_defaults(parser=parser)
+
+
+def _add_mock_provider(parser: argparse.ArgumentParser) -> None:
+    parser.description = "Serves a mock provider until SIGINT or SIGTERM. Its first line is READY and the URL."
+    parser.add_argument("--port", metavar="P", type=_port, required=True, help="where to listen; 0 is any free port")
+    parser.add_argument("--host", metavar="H", default="127.0.0.1", help="the address to listen on (default: 127.0.0.1)")
+    parser.add_argument("--faults", metavar="FILE", help="what goes wrong, in TOML or (by its name's end) JSON")
+    parser.add_argument("--requests-per-minute", metavar="N", type=_whole, help="the limit of each model (default: none)")
+    parser.add_argument("--tokens-per-minute", metavar="N", type=_whole, help="the same, in tokens")
+    parser.add_argument("--key", action="append", metavar="KEY", help="a good key; repeatable (default: any key will do)")
+    parser.set_defaults(parser=parser)
+
+
+def _seconds(text: str) -> float:
+    value = float(text)
+    if not 0 < value < math.inf:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
+    return value
+
+
+def _whole(text: str) -> int:
+    value = int(text)
+    if value < 1:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
+    return value
+
+
+def _port(text: str) -> int:
+    value = int(text)
+    if not 0 <= value <= 65_535:
+        raise argparse.ArgumentTypeError(f"{text!r} is not a port between 0 and 65535")
+    return value
