@@ -26,7 +26,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from typing import Any, TypeVar
 
 import anyio
@@ -190,6 +190,25 @@ class HangUpWhenIdle(Fault):
 
 
 @dataclass(frozen=True, slots=True)
+class Flood(Fault):
+    """After ``chunks`` pieces of content, so many MiB of comments; ``sent`` grows with each MiB that the socket took."""
+
+    chunks: int
+    mebibytes: int
+    sent: list[int] = field(default_factory=list[int])
+
+    def bend(self, parts: Parts, scene: Scene) -> Parts:
+        """Comments in the middle: bytes that mean nothing, and cost next to nothing to read."""
+        rest = yield from until_chunk(parts, self.chunks)
+        for number in range(self.mebibytes):
+            for _ in range(16):
+                yield Data(b": " + b"x" * 65_532 + b"\n\n", Kind.PING)
+            self.sent.append(number)
+        yield rest
+        yield from parts
+
+
+@dataclass(frozen=True, slots=True)
 class BreakAfterFinish(Fault):
     """All content and its finish event; then, instead of usage and the terminal event, the connection is closed."""
 
@@ -345,7 +364,8 @@ class Engine(ABC):
     @property
     def metrics(self) -> EngineMetrics:
         """The engine's own counts."""
-        return self.call(lambda: self.real.metrics())
+        metrics: EngineMetrics = self.call(lambda: self.real.metrics())
+        return metrics
 
     def heard(self, kind: str) -> list[Notice]:
         """The notices of one kind so far."""

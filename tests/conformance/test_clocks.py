@@ -6,7 +6,7 @@ import threading
 import time
 
 import pytest
-from conformance.harness import Held, Lab, eventually, said
+from conformance.harness import Flood, Held, Lab, eventually, said
 
 from sansio import DeadlineExceeded, RateLimited, ServerError, StreamInterrupted, Timeout
 from sansio.simulation import (
@@ -129,6 +129,21 @@ def test_a_caller_that_pauses_while_the_server_is_silent_is_not_charged_for_it(l
         passes(1.5)
         gate.set()
         lab.let_pass(engine)
+        asked.resume()
+        assert asked.answer.text == said()
+
+
+def test_a_caller_that_pauses_stops_the_server_instead_of_filling_memory(lab: Lab) -> None:
+    flood = Flood(chunks=2, mebibytes=40)
+    lab.script(flood)
+    with lab.engine(retry=ONCE) as engine:
+        asked = engine.ask(pause_after=1)
+        assert asked.paused.wait(20.0)
+        before = -1
+        while before < len(flood.sent):  # as long as it still gets something out
+            before = len(flood.sent)
+            passes(0.3)
+        assert len(flood.sent) < 40
         asked.resume()
         assert asked.answer.text == said()
 
