@@ -34,6 +34,8 @@ from engine_world_parts import (
     CountingBreaker,
     CountingLimiter,
     Running,
+    check_nothing_waits_in_vain,
+    shown,
 )
 
 from sansio import errors
@@ -96,6 +98,10 @@ class World:
         self.expiries: dict[str, tuple[float, float]] = {}
         """When each credential expires, by both clocks."""
         self.keys = 0
+        self.paused: dict[int, float] = {}
+        """Until when each limiter grants nothing."""
+        self.refused: set[tuple[int, int]] = set()
+        """Credentials that met a 401 which no rebuild has answered."""
         self.expect_drained = False
         self.ending = False
         self.retries: dict[str, list[float]] = {name: [] for name in self.lanes}
@@ -122,7 +128,9 @@ class World:
         )  # fmt: skip
         self.counts["submitted"] += 1
         deadline = None if seconds is None else max(self.now, self.latest) + seconds
-        self.asked[request_id] = Asked(request_id, name, add.priority, self.counts["submitted"], deadline)
+        waits = self.lanes[name].deployment.served.on_circuit_open == "wait"
+        waits = waits if add.wait_for_circuit is None else add.wait_for_circuit
+        self.asked[request_id] = Asked(request_id, name, add.priority, self.counts["submitted"], deadline, waits)
         before = self.engine.metrics()
         self._tell(add, asked=self.asked[request_id])
         if self.engine.metrics().rejected == before.rejected or not self.asked[request_id].over:
@@ -183,7 +191,7 @@ class World:
                 error = kind(should_retry=VERDICTS[verdict % len(VERDICTS)])
                 # No provider says "not you, but later": a 401 has no hint.
                 error.retry_after = None if isinstance(error, errors.Unauthorized) else HINTS[hint % len(HINTS)]
-            self._end(run, error, None)
+            self._end(run, error, None, wrapped=verdict % 2 == 0)
 
     def report_called_off(self, which: int, usage: int) -> None:
         """The report that a cancelled attempt owes."""
@@ -330,6 +338,7 @@ class World:
             unix = math.inf if result.expires_at_unix is None else result.expires_at_unix
             left = unix - self.now - self.unix_ahead
             if left > 0:  # one that has expired already is not taken
+                self.refused = {(session, generation) for session, generation in self.refused if session != order.session}
                 self.expiries[result.fingerprint] = (max(self.now, self.latest) + left, unix)
         self._tell(SessionReport(order.session, order.refresh_id, result))
 
@@ -344,21 +353,31 @@ class World:
         for circuit in self.circuits:
             circuit.probes.pop(run, None)
 
-    def _end(self, run: Running, error: InferenceError | None, usage: TokenUsage | None) -> None:
+    def _end(self, run: Running, error: InferenceError | None, usage: TokenUsage | None, wrapped: bool = True) -> None:
         asked, sent = run.asked, run.order.exchange.sent
         root = error
-        if error is not None and run.order.exchange.committed:
+        if error is not None and run.order.exchange.committed and wrapped:  # or its driver forgot
             error = StreamInterrupted(None, None, error)
         self._over(run)
         self.past.append(run)
         if sent:
             self._count_usage(usage)
         asked.may_start = self._may_go_on(run, error)
+        self._note_refusals(run, root)
         if isinstance(root, errors.Unauthorized) and asked.may_start:
             asked.refreshed = True
         elif error is not None and error.retry_after is not None and error.retry_after > 0:
             asked.not_before = max(self.latest, self.now) + error.retry_after
         self._tell(AttemptEnded(asked.id, run.order.attempt, error, usage, sent), ended=run, error=error)
+
+    def _note_refusals(self, run: Running, error: InferenceError | None) -> None:
+        """What a 429 and a 401 forbid to everybody."""
+        lane, now = self.lanes[run.lane], max(self.latest, self.now)
+        if isinstance(error, errors.RateLimited) and error.retry_after:
+            paused = self.paused.get(lane.group.index, -math.inf)
+            self.paused[lane.group.index] = max(paused, now + error.retry_after)
+        if isinstance(error, errors.Unauthorized):
+            self.refused.add((lane.session.index, run.order.exchange.generation))
 
     def _may_go_on(self, run: Running, error: InferenceError | None) -> bool:
         """14: whether a request that ended so may be sent again at all."""
@@ -399,7 +418,7 @@ class World:
             if asked is not None and asked.lane == lane.deployment.name and full:
                 self.outside.add(asked.id)
         effects = self.engine.handle(event, self.now, self.now + self.unix_ahead)
-        self.trace.append(f"{self.now!r} {type(event).__name__} {[_shown(effect) for effect in effects]}")
+        self.trace.append(f"{self.now!r} {type(event).__name__} {[shown(effect) for effect in effects]}")
         for effect in effects:
             self._read(effect)
         self._check_reports(before, ended, error, committed, overridden)
@@ -443,6 +462,8 @@ class World:
         assert request.lease is not None and request.lease.grant.limiter is lane.group.limiter, "an attempt holds a lease"
         mono, unix = self.expiries[request.lease.credential.credential.fingerprint]
         assert self.latest < mono and self.now + self.unix_ahead < unix, "18: no start with an expired credential"
+        assert (lane.session.index, start.exchange.generation) not in self.refused, "18: nor with one that was refused"
+        assert self.latest >= self.paused.get(lane.group.index, -math.inf), "4.5.5: a 429 pauses the whole limiter"
         models = (self.circuits[lane.circuit.index], self.circuits[lane.key_circuit.index])
         run = Running(asked, start, asked.lane, (models[0].epoch, models[1].epoch))
         for model, part in zip(models, (lane.circuit, lane.key_circuit), strict=True):
@@ -520,6 +541,8 @@ class World:
         for lane in self.lanes.values():
             self._check_lane(lane)
         self._check_order(effects)
+        for group in self.parts.groups:
+            check_nothing_waits_in_vain(group, self.latest, self.now + self.unix_ahead)
         for asked in self.asked.values():
             if not asked.over and asked.deadline is not None and self.latest >= asked.deadline:
                 cut = asked.attempt is not None and asked.attempt.aborted is not None
@@ -552,6 +575,10 @@ class World:
         running = sum(1 for run in self.running if run.lane == name)
         assert running == lane.running <= serving.max_concurrent, "6: in flight within the slots"
         new = [r for r in lane.requests.values() if r.state is RequestState.QUEUED and not r.attempts]
+        opened = {self.circuits[lane.circuit.index].state, self.circuits[lane.key_circuit.index].state} & {"open"}
+        for request in lane.requests.values() if opened else ():
+            away = request.state in (RequestState.RUNNING, RequestState.PARKED)
+            assert away or self.asked[request.add.request_id].waits, "4.4.5: the impatient fail when it opens"
         bound = serving.queue_capacity * (2 if serving.on_capacity_exhausted == "queue" else 1)
         assert len(new) <= bound, "6: the queue within its bound"
 
@@ -580,14 +607,3 @@ class World:
     def digest(self) -> str:
         """Everything the engine ordered, as a hash."""
         return hashlib.sha256("\n".join(self.trace).encode()).hexdigest()
-
-
-def _shown(effect: Effect) -> str:
-    """An effect, errors in full."""
-    parts = [type(effect).__name__]
-    for name in type(effect).__slots__:
-        value = getattr(effect, name)
-        if name == "exchange":
-            value = value.deadline
-        parts.append(f"{name}={value.to_dict() if isinstance(value, InferenceError) else value!r}")
-    return " ".join(parts)

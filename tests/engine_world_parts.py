@@ -17,10 +17,11 @@ from sansio import errors
 from sansio.backoff import BackoffPolicy
 from sansio.batch import TokenUsage
 from sansio.budget import Budget, BudgetAction
-from sansio.circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejection, Outcome
+from sansio.circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejection, CircuitState, Outcome
 from sansio.deployment import Deployment
 from sansio.errors import InferenceError
-from sansio.events import StartAttempt
+from sansio.events import Effect, StartAttempt
+from sansio.lane import Circuit, Group, Request
 from sansio.prices import Price
 from sansio.queue import Priority
 from sansio.rate_limit import Permit, RateLimiter
@@ -61,6 +62,7 @@ ROSTERS: dict[str, tuple[Deployment, ...]] = {
         _deployment("a", {}, price=Price(1_000.0, 1_000.0), budget=Budget(3.0)),
         _deployment("b", {}, price=Price(1_000.0, 1_000.0), budget=Budget(1.0, on_exceeded=BudgetAction.THROTTLE)),
     ),
+    "storm": (_deployment("a", {"max_concurrent": 60}, breaker=_BREAKER | {"failure_threshold": 1_000}),),
     "ageing": (_deployment("a", {"age_after": 2.0, "fair_tenants": True, "queue_capacity": 8}),),
 }  # fmt: skip
 """Deployments that share nothing, a limiter, an endpoint, a key."""
@@ -96,6 +98,8 @@ class Asked:
     priority: Priority
     order: int
     deadline: float | None
+    waits: bool
+    """For a circuit."""
     attempts: int = 0
     refreshed: bool = False
     attempt: Running | None = None
@@ -176,3 +180,36 @@ class CountingBreaker(CircuitBreaker):
         else:
             assert permit.probe, "10: only a probe that proved itself at its commit point is reported again"
         super().record(permit, outcome, now)
+
+
+def shown(effect: Effect) -> str:
+    """An effect, errors in full."""
+    parts = [type(effect).__name__]
+    for name in type(effect).__slots__:
+        value = getattr(effect, name)
+        if name == "exchange":
+            value = value.deadline
+        parts.append(f"{name}={value.to_dict() if isinstance(value, InferenceError) else value!r}")
+    return " ".join(parts)
+
+
+def check_nothing_waits_in_vain(group: Group, now: float, unix_now: float) -> None:
+    """4.5.2: the best head that lacks nothing but the limiter's leave does not have that either."""
+    heads: list[Request] = []
+    for lane in group.lanes:
+        entry = lane.queue.peek(now)
+        blocked = lane.session.session.snapshot(now, unix_now) is None or lane.running >= lane.slots(now)
+        if entry is not None and not blocked and all(_admits(circuit, now) for circuit in (lane.circuit, lane.key_circuit)):
+            assert isinstance(entry.payload, Request)
+            heads.append(entry.payload)
+    if heads:
+        best = min(heads, key=lambda request: (-request.add.priority, request.order))
+        limiter, given, wanted = group.limiter, best.estimate.input_tokens, best.estimate.output_tokens
+        fits_at = limiter._earliest((1, given + wanted, given, wanted), now)
+        assert limiter._in_flight >= limiter._concurrent or fits_at > now, "4.5.2: nothing waits in vain"
+
+
+def _admits(circuit: Circuit, now: float) -> bool:
+    state = circuit.breaker.state(now)
+    room = circuit.breaker.outstanding_probes < circuit.breaker._config.half_open_max_probes
+    return state is CircuitState.CLOSED or (state is CircuitState.HALF_OPEN and room)

@@ -1,7 +1,7 @@
 """`sansio.engine` under random facts: the invariants of the specification, section 5, after every single one.
 
-The world and its naive model are in `engine_world`, the walk in `engine_walk`. Here worlds are walked for thousands of steps,
-repeated to show that nothing depends on chance or on the process, and handed to Hypothesis, which shrinks what it finds.
+The world and its naive model are in `engine_world`, the walk in `engine_walk`. Here worlds are walked at random, walked
+again to show that nothing depends on chance or on the process, and handed to Hypothesis, which shrinks what it finds.
 """
 
 from __future__ import annotations

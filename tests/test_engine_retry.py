@@ -136,6 +136,15 @@ def test_nothing_is_replayed_after_the_commit_point() -> None:
     assert rig.metrics.attempts == 1
 
 
+def test_whatever_its_error_says() -> None:
+    """The engine knows the commit point from the exchange, not from the shape of the error a driver reports."""
+    rig = Rig()
+    rig.submit(1)
+    rig.commit(1)
+    rig.tell(AttemptEnded(1, rig.started[1].attempt, NetworkError(should_retry=True), None, True))
+    assert rig.outcome(1) == "network_error"
+
+
 def test_what_broke_a_stream_is_still_heard() -> None:
     rig = Rig()
     rig.submit(1)

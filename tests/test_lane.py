@@ -7,6 +7,7 @@ from typing import Any
 
 import pytest
 from engine_harness import BATCH, OPEN_ENDED, deployment
+from engine_world_parts import CountingBreaker, CountingLimiter
 
 from sansio.batch import TokenEstimate, TokenUsage
 from sansio.budget import BudgetRefusal
@@ -238,6 +239,8 @@ def test_a_success_closes_both_circuits() -> None:
 
 def test_a_lease_ends_once() -> None:
     one = lane(budget={"max_spend_per_hour_usd": 100.0}, price=PRICE)
+    one.group.limiter = CountingLimiter(one.group.limiter)  # these refuse to be told twice
+    one.circuit.breaker = CountingBreaker(one.circuit.breaker)
     taken = lease(one)
     taken.end(None, TokenUsage(2, 1), True, 1.0)
     taken.end(NetworkError(), None, False, 1.0)
@@ -285,7 +288,9 @@ def test_a_cancelled_lease_gives_everything_back_if_nothing_was_sent() -> None:
 
 def test_what_was_sent_stays_charged_and_is_corrected_by_one_late_report() -> None:
     one = lane(budget={"max_spend_per_hour_usd": 100.0}, price=PRICE)
+    one.group.limiter = CountingLimiter(one.group.limiter)
     taken = lease(one)
+    taken.cancel(True, 1.0)
     taken.cancel(True, 1.0)
     assert used(one, 1.0) == (1, 10, 0)
     taken.account(TokenUsage(2, 1), 2.0)
