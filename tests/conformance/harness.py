@@ -20,6 +20,7 @@ import importlib
 import signal
 import socket
 import ssl
+import sys
 import threading
 import time
 from abc import ABC, abstractmethod
@@ -441,6 +442,9 @@ class ThreadsEngine(Engine):
         def watch() -> None:
             try:
                 eventually(when)
+                eventually(
+                    lambda: _stands_still(here)
+                )  # it waits: an interrupt between two instructions could harm any code
             finally:
                 while not (heard.is_set() or asked.over):
                     signal.pthread_kill(here, signal.SIGUSR1)
@@ -675,6 +679,14 @@ class Lab:
                     filler.setblocking(False)
                     filler.connect_ex(listener.getsockname())
             yield f"{'https' if self.way.tls else 'http'}://127.0.0.1:{listener.getsockname()[1]}/v1"
+
+
+def _stands_still(thread_id: int) -> bool:
+    """Whether a thread is where it was a moment ago."""
+    frame = sys._current_frames()[thread_id]
+    at = frame.f_lasti
+    time.sleep(0.02)
+    return sys._current_frames()[thread_id] is frame and frame.f_lasti == at
 
 
 def _threads() -> set[threading.Thread]:

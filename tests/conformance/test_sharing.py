@@ -158,6 +158,23 @@ def test_two_deployments_of_one_key_and_model_share_its_limits(lab: Lab) -> None
     assert lab.provider.max_active == 1
 
 
+def test_priority_and_age_hold_across_deployments_of_one_key(lab: Lab) -> None:
+    gate = threading.Event()
+    lab.script(Held(gate))
+    limits = {"concurrent_requests": 1}
+    with lab.engine(lab.deployment("here", rate_limits=limits), lab.deployment("there", rate_limits=limits)) as engine:
+        asked = []
+        for number, (name, priority) in enumerate(
+            [("here", Priority.NORMAL), ("there", Priority.NORMAL), ("here", Priority.NORMAL), ("there", Priority.HIGH)]
+        ):
+            asked.append(engine.ask(f"{number}", deployment=name, priority=priority))
+            eventually(lambda: engine.metrics.submitted == len(asked) and lab.provider.active == 1)
+        gate.set()
+        for one in asked:
+            assert one.answer
+    assert [record.prompt for record in lab.log] == ["0", "3", "1", "2"]
+
+
 @pytest.mark.parametrize("differ", ["model", "key"])
 def test_deployments_of_other_keys_or_models_do_not(lab: Lab, differ: str) -> None:
     lab.serve(keys=[KEY, f"{KEY}-2"])
