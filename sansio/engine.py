@@ -243,7 +243,6 @@ class RemoteEngineCore:
         if refusal is not None:
             registry.reject(request, refusal)
             return
-        lane.retry_budget.record_request(registry.now)
         registry.add(request)
 
     def _refusal(self, request: Request) -> InferenceError | None:
@@ -347,6 +346,8 @@ class RemoteEngineCore:
         registry.move(request, RequestState.RUNNING)
         lane.running += 1
         request.attempts += 1
+        if request.attempts == 1:
+            lane.retry_budget.record_request(registry.now)
         request.aborting = False
         request.lease = lease
         request.exchange = Exchange(

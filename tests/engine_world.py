@@ -105,7 +105,7 @@ class World:
         self.expect_drained = False
         self.ending = False
         self.retries: dict[str, list[float]] = {name: [] for name in self.lanes}
-        self.accepted: dict[str, list[float]] = {name: [] for name in self.lanes}
+        self.sent: dict[str, list[float]] = {name: [] for name in self.lanes}
         self.counts: Counter[str] = Counter()
         self.usage = 0
         self.outside: set[int] = set()
@@ -131,10 +131,7 @@ class World:
         waits = self.lanes[name].deployment.served.on_circuit_open == "wait"
         waits = waits if add.wait_for_circuit is None else add.wait_for_circuit
         self.asked[request_id] = Asked(request_id, name, add.priority, self.counts["submitted"], deadline, waits)
-        before = self.engine.metrics()
         self._tell(add, asked=self.asked[request_id])
-        if self.engine.metrics().rejected == before.rejected or not self.asked[request_id].over:
-            self.accepted[name].append(self.latest)
 
     def cancel(self, which: int, twice: bool) -> None:
         """A caller leaves, once or twice."""
@@ -457,6 +454,8 @@ class World:
         assert self.latest >= asked.not_before, "12: no retry before its hint, or before its backoff is over"
         assert asked.deadline is None or self.latest < asked.deadline, "11: nothing is started at or past its deadline"
         asked.attempts += 1
+        if asked.attempts == 1:
+            self.sent[asked.lane].append(self.latest)
         assert asked.attempts <= 1 + RETRY["max_retries"] + asked.refreshed, "11: attempts are bounded"
         request = self.engine._registry.requests[asked.id]
         assert request.lease is not None and request.lease.grant.limiter is lane.group.limiter, "an attempt holds a lease"
@@ -503,7 +502,7 @@ class World:
         retries.append(now)
         recent = [at for at in retries if at >= now - 10.0]
         for since in recent:
-            requests = sum(1 for at in self.accepted[lane] if since <= at <= now)
+            requests = sum(1 for at in self.sent[lane] if since <= at <= now)
             taken = sum(1 for at in recent if at >= since)
             assert taken <= 10 + requests / 5, "13: retries stay within their budget"
 

@@ -200,6 +200,14 @@ def test_an_outage_does_not_multiply_the_load(lab: Lab) -> None:
     assert lab.provider.requests_total <= 40 + 10 + 40 * 0.2
 
 
+def test_few_failures_among_many_queued_requests_are_all_retried(lab: Lab) -> None:
+    lab.script(*[Status(503), *[None] * 9] * 20)
+    with lab.engine(serving={"max_concurrent": 4}) as engine:
+        for number, one in enumerate([engine.ask(f"prompt {number}") for number in range(150)]):
+            assert one.answer.text == said(f"prompt {number}")
+        assert engine.metrics.retries["server_error"] > 10  # more than the budget's floor: each request earns its part
+
+
 # ---- the commit point ------------------------------------------------------------------------------------------------
 
 AFTER_CONTENT: dict[str, tuple[Fault, type[Exception]]] = {
