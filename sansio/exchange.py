@@ -73,7 +73,7 @@ class Exchange:
 
     __slots__ = (
         "_batch", "_body", "_builder", "_clock", "_config", "_content_left", "_decoder", "_head", "_held", "_now", "_phase",
-        "_received_bytes", "_request_deadline", "_session", "_sse", "_started_at", "_total_at", "_unix_now",
+        "_read_left", "_received_bytes", "_request_deadline", "_session", "_sse", "_started_at", "_total_at", "_unix_now",
         "_waiting_since", "committed", "outcome", "sent", "stream",
     )  # fmt: skip
 
@@ -104,7 +104,7 @@ class Exchange:
         self._clock: tuple[float, str, float | None] = (self._total_at, "total", total)
         """The one that runs out first: when, its name, its length. One value: the engine may look from another thread."""
         self._waiting_since: float | None = None
-        self._content_left = math.inf
+        self._content_left = self._read_left = math.inf
         self._head: tuple[int, Headers] = (0, ())
         self._unix_now = 0.0
         self._received_bytes = 0
@@ -157,12 +157,25 @@ class Exchange:
     def wait(self, now: float) -> None:
         """The caller waits for bytes from now on. Of no effect before the head, when another clock runs."""
         if self._phase in (Phase.STREAM, Phase.UNARY, Phase.REFUSED):
-            self._waiting_since = now = self._pause(now)
+            self._waiting_since = now = self.pause(now)
             timeouts = self._config.timeouts
-            if timeouts.read_timeout is not None and timeouts.read_timeout < self._content_left:
-                self._run(now + timeouts.read_timeout, "read", timeouts.read_timeout)
+            if self._read_left < self._content_left:
+                self._run(now + self._read_left, "read", timeouts.read_timeout)
             else:
                 self._run(now + self._content_left, "content", timeouts.content_timeout)
+
+    def pause(self, now: float) -> float:
+        """The caller waits no longer, with or without bytes: what is left of its clocks runs on when it waits again.
+
+        From ``now`` on only the total runs. Returns the time, which stands still where a clock goes backwards.
+        """
+        self._now = now = max(now, self._now)
+        if self._waiting_since is not None:
+            self._content_left -= now - self._waiting_since
+            self._read_left -= now - self._waiting_since
+            self._waiting_since = None
+            self._clock = (self._total_at, "total", self._config.timeouts.total_timeout)
+        return now
 
     # ---- what the driver met ------------------------------------------------------------------------------------------
 
@@ -172,8 +185,8 @@ class Exchange:
             return
         headers = lower_headers(headers)
         self._head, self._unix_now = (status, headers), unix_now
-        content_timeout = self._config.timeouts.content_timeout
-        self._content_left = math.inf if content_timeout is None else content_timeout
+        self._content_left = _seconds(self._config.timeouts.content_timeout)
+        self._read_left = _seconds(self._config.timeouts.read_timeout)
         content_type = (
             next((value for name, value in headers if name == "content-type"), "").partition(";")[0].strip().lower()
         )
@@ -190,7 +203,8 @@ class Exchange:
         """The chunks in these bytes, one per delta of the provider. Before the commit point only content lets any out."""
         if self._phase not in (Phase.STREAM, Phase.UNARY, Phase.REFUSED):
             return []
-        self._pause(now)
+        self.pause(now)
+        self._read_left = _seconds(self._config.timeouts.read_timeout)
         self._received_bytes += len(data)
         if self._received_bytes > self._config.max_body_bytes and self._phase is not Phase.REFUSED:
             return self._fail(ProtocolError(f"the answer is larger than max_body_bytes={self._config.max_body_bytes}"))
@@ -253,18 +267,10 @@ class Exchange:
         if self._phase is Phase.ENDED:
             return
         self._phase = phase
-        now = self._pause(now)
+        now = self.pause(now)
+        self._clock = (self._total_at, "total", self._config.timeouts.total_timeout)
         if timeout is not None:
             self._run(now + timeout, phase.value, timeout)
-
-    def _pause(self, now: float) -> float:
-        """From ``now`` on only the total runs. Returns the time, which stands still where a clock goes backwards."""
-        self._now = now = max(now, self._now)
-        if self._waiting_since is not None:
-            self._content_left -= now - self._waiting_since
-            self._waiting_since = None
-        self._clock = (self._total_at, "total", self._config.timeouts.total_timeout)
-        return now
 
     def _run(self, at: float, clock: str, seconds: float | None) -> None:
         """This clock runs beside the total."""
@@ -291,8 +297,7 @@ class Exchange:
     def _release(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
         """Let chunks out: all of them once committed; before that, nothing until the first content."""
         if any(chunk.has_content for chunk in chunks):
-            content_timeout = self._config.timeouts.content_timeout
-            self._content_left = math.inf if content_timeout is None else content_timeout
+            self._content_left = _seconds(self._config.timeouts.content_timeout)
             if not self.committed:
                 self.committed = True
                 chunks, self._held = self._held + chunks, []
@@ -351,6 +356,10 @@ class Exchange:
 def internal_error(cause: BaseException, provider: str = "") -> InferenceError:
     """What a defect in a codec or a decoder becomes: an `Internal` error of one request, not a crash of its driver."""
     return Internal(f"{type(cause).__name__} while decoding", provider=provider).caused_by(cause)
+
+
+def _seconds(timeout: float | None) -> float:
+    return math.inf if timeout is None else timeout
 
 
 def _least(*timeouts: float | None) -> float:

@@ -83,7 +83,7 @@ class Switchboard(Generic[CallT]):
     def step_away(self, call: CallT, now: float, unix_now: float) -> Todo[CallT]:
         """The caller is away from now on. An abort that came meanwhile, and that it did not see, is carried out here."""
         todo: Todo[CallT] = Todo()
-        call.worker.attended = False
+        call.worker.leave(now)
         self._act_for(call, todo, now, unix_now)
         return todo
 

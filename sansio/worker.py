@@ -158,6 +158,12 @@ class RemoteWorker:
         if self._exchange is not None and self._aborted is None:
             self._aborted = NetworkError("called off by its caller")
 
+    def leave(self, now: float) -> None:
+        """The caller is away: it waits for nothing until it comes back."""
+        self.attended = False
+        if self._exchange is not None:
+            self._exchange.pause(now)
+
     def immediate(self, now: float) -> ImmediateStep | None:
         """The next step that needs no waiting, if there is one: how an abort is carried out while the caller is away."""
         if self._aborted is not None:
@@ -197,12 +203,12 @@ class RemoteWorker:
         self._connected = True
 
     def received(self, events: Sequence[HttpEvent], now: float, unix_now: float) -> None:
-        """What the connection read: a head, pieces of body, an end or an error."""
+        """What the connection read: a head, pieces of body, an end or an error; nothing where it was only framing."""
         exchange = self._exchange
         if exchange is None or self._aborted is not None:
             return
         try:
-            for event in events:
+            for event in events or (b"",):
                 if isinstance(event, bytes):
                     self.chunks.extend(exchange.receive_body(event, now))
                 elif isinstance(event, ResponseHead):

@@ -585,9 +585,28 @@ def test_anything_else_is_bytes_but_no_content(data: bytes) -> None:
 
 def test_bytes_that_make_no_piece_of_body_wind_the_clock_of_bytes_only() -> None:
     exchange = answered_with(CLOCKS)
-    for now in (0.0, 40.0, 80.0):  # framing that drips: the driver waits again, without a fact in between
+    for now in (0.0, 40.0, 80.0):  # framing that drips
+        exchange.receive_body(b"", now)
         exchange.wait(now)
     assert (exchange.deadline, clock_of(exchange, 100.0)) == (100.0, "content")
+
+
+def test_a_caller_that_asks_again_and_again_winds_no_clock() -> None:
+    exchange = answered_with(CLOCKS)
+    for now in (0.0, 20.0, 40.0):  # a heartbeat that gives up waiting, looks after something else, and waits again
+        exchange.wait(now)
+        assert exchange.pause(now + 15.0) == now + 15.0
+        assert (exchange.deadline, clock_of(exchange, now + 15.0)) == (1000.0, None)
+    exchange.wait(60.0)
+    assert (exchange.deadline, clock_of(exchange, 75.0)) == (75.0, "read")
+
+
+def test_a_pause_before_the_head_stops_no_clock() -> None:
+    exchange = make(timeouts=CLOCKS)
+    exchange.sending(0.0)
+    deadline = exchange.deadline
+    exchange.pause(5.0)
+    assert exchange.deadline == deadline
 
 
 @pytest.mark.parametrize("phase", [Phase.STREAM, Phase.UNARY, Phase.REFUSED])
