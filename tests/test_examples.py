@@ -47,7 +47,9 @@ def test_the_script_streams_and_says_what_it_used() -> None:
         done = subprocess.run(
             [sys.executable, "-W", "error", str(EXAMPLES / "sync_script.py"), "how", "are", "you"],
             capture_output=True, text=True, timeout=60, check=False,
-            env={"OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "test-key", "PYTHONPATH": os.pathsep.join(sys.path)},
+            env={
+                "OPENAI_BASE_URL": f"{server.url}/v1", "OPENAI_API_KEY": "test-key", "PYTHONPATH": os.pathsep.join(sys.path),
+            },
         )  # fmt: skip
     assert done.returncode == 0, done.stderr
     answer, usage = done.stdout.splitlines()

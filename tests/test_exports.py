@@ -257,7 +257,7 @@ def test_and_the_same_methods() -> None:
     names: list[set[str]] = []
     for driver in ("asyncio", "sync", "trio"):
         engine = importlib.import_module(f"drivers.{driver}_driver").RemoteEngine
-        public = {name for name in vars(engine) if not name.startswith("_")}
+        public = {name for name in dir(engine) if not name.startswith("_")}
         names.append({name.removeprefix("a") if name == "aclose" else name for name in public} - {"now"})
     assert names[0] == names[1] == names[2]
 

@@ -154,6 +154,10 @@ class HttpClient:
                 return connection
             connection.close()
 
+    def new(self, origin: Origin) -> Connection:
+        """A connection that is not open yet."""
+        return Connection(origin)
+
     async def open(self, connection: Connection) -> None:
         """Connect a new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
         try:

@@ -1,8 +1,7 @@
 """`RemoteEngine` for asyncio: one `call_at` timer, callers that drive their own requests.
 
-Nothing is decided here. The engine is told a fact (`Switchboard`), and what that asks for is done at once: on an event
-loop the critical section is whatever does not await. A request runs in its caller's task, step by step as its
-`RemoteWorker` says.
+Nothing is decided here. The engine is told a fact, and what that asks for is done at once: on an event loop the critical
+section is whatever does not await. A request runs in its caller's task, step by step as its `RemoteWorker` says.
 """
 
 from __future__ import annotations
@@ -10,51 +9,32 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import inspect
-import itertools
-import logging
-import random
 import threading
-import time
-from collections.abc import AsyncIterator, Callable, Sequence
-from types import TracebackType
-from typing import assert_never
+from collections.abc import Callable
+from typing import Unpack
 
-from drivers.credentials import as_credential, credential_error, fingerprints, read_secret, reads_at_once
+from drivers.credentials import as_credential, credential_error, read_secret, reads_at_once
+from drivers.front import AsyncTokenStream, EngineFront, RequestOptions
+from drivers.front.engine_front import Deployments
 from sansio import (
     Close,
     Credential,
-    Deployment,
     Drain,
-    EngineMetrics,
     Event,
     ExecuteBatch,
-    HttpRequest,
-    InferenceError,
     Notice,
-    Origin,
-    Priority,
-    RebuildSession,
     RefreshSession,
-    RemoteEngineConfig,
-    RemoteEngineCore,
     RemoteWorker,
     Secret,
     SessionReport,
-    Switchboard,
     Tick,
-    Todo,
-    TokenChunk,
     Tokens,
 )
-from sansio.operations import Breaker, Limiter
-from sansio.worker import Connect, Deliver, Discard, Finish, Park, Post, Raise, Receive, Send
 
 from .client import Connection, HttpClient, build_client
 
-_log = logging.getLogger("inference_remote_core")
 
-
-class RemoteEngine:
+class RemoteEngine(EngineFront["TokenStream"]):
     """Calls the providers of its deployments. An async context manager; any number of tasks of its loop may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, on the loop. client: who
@@ -64,28 +44,19 @@ class RemoteEngine:
 
     def __init__(
         self,
-        deployments: RemoteEngineConfig | Deployment | Sequence[Deployment],
+        deployments: Deployments,
         *,
         on_notice: Callable[[Notice], None] | None = None,
         client: HttpClient | None = None,
     ) -> None:
-        config = RemoteEngineConfig.of(deployments)
-        core = RemoteEngineCore(config, rng=random.Random(), fingerprints=fingerprints(config.deployments))
-        self._board: Switchboard[TokenStream] = Switchboard(core)
+        super().__init__(deployments, on_notice)
         self.client = client or build_client()
         """Who moves the bytes."""
-        self._on_notice = on_notice
-        self._ids = itertools.count(1)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._armed = 0.0
         self._drained = asyncio.Event()
         self._refreshes: set[asyncio.Task[None]] = set()
-        self._running = False
-        self.breaker = Breaker(core, self.tell, self.now)
-        """The circuit breakers: ``state``, ``force_open``, ``force_closed``, ``reset``."""
-        self.limiter = Limiter(core, self.now)
-        """The rate limiters: ``snapshot``."""
 
     # ---- life -------------------------------------------------------------------------------------------------------
 
@@ -138,66 +109,21 @@ class RemoteEngine:
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
-    def stream(
-        self,
-        batch: ExecuteBatch,
-        *,
-        deployment: str | None = None,
-        priority: Priority = Priority.NORMAL,
-        tenant: str = "",
-        timeout: float | None = None,
-        wait_for_circuit: bool | None = None,
-    ) -> TokenStream:
+    def stream(self, batch: ExecuteBatch, **options: Unpack[RequestOptions]) -> TokenStream:
         """A streamed answer: an async context manager that gives an async iterator of `TokenChunk`. The first item asked
         for submits it.
 
-        deployment: its name, where there are several. timeout: seconds for the whole request, waiting included.
-        wait_for_circuit: wait an open circuit out; ``None`` leaves it to the deployment. Iterating raises
-        `InferenceError`s; this call itself `ValueError` for what cannot be asked.
+        Options are those of `RequestOptions`. Iterating raises `InferenceError`s; this call itself `ValueError` for what
+        cannot be asked.
         """
-        return self._call(True, batch, deployment, priority, tenant, timeout, wait_for_circuit)
+        return TokenStream(self, self.worker_for(batch, options, stream=True))
 
-    async def generate(
-        self,
-        batch: ExecuteBatch,
-        *,
-        deployment: str | None = None,
-        priority: Priority = Priority.NORMAL,
-        tenant: str = "",
-        timeout: float | None = None,
-        wait_for_circuit: bool | None = None,
-    ) -> Tokens:
-        """A unary answer. Arguments and errors as for `stream`."""
-        async with self._call(False, batch, deployment, priority, tenant, timeout, wait_for_circuit) as chunks:
+    async def generate(self, batch: ExecuteBatch, **options: Unpack[RequestOptions]) -> Tokens:
+        """A unary answer. Options and errors as for `stream`."""
+        async with TokenStream(self, self.worker_for(batch, options, stream=False)) as chunks:
             return Tokens.from_chunks([chunk async for chunk in chunks])
 
-    def _call(
-        self,
-        stream: bool,
-        batch: ExecuteBatch,
-        deployment: str | None,
-        priority: Priority,
-        tenant: str,
-        timeout: float | None,
-        wait_for_circuit: bool | None,
-    ) -> TokenStream:
-        add = self._board.core.prepare(
-            next(self._ids), batch, deployment=deployment, stream=stream, priority=priority, tenant=tenant,
-            timeout=timeout, wait_for_circuit=wait_for_circuit,
-        )  # fmt: skip
-        return TokenStream(self, RemoteWorker(add))
-
-    # ---- operators --------------------------------------------------------------------------------------------------
-
-    def metrics(self) -> EngineMetrics:
-        """What the engine has done and is doing."""
-        return self._board.core.metrics()
-
-    def rebuild_session(self, deployment: str | None = None) -> None:
-        """Fetch a deployment's credential again; the old one is served meanwhile."""
-        self.tell(RebuildSession(deployment))
-
-    # ---- the driver's contract --------------------------------------------------------------------------------------
+    # ---- where this world differs -----------------------------------------------------------------------------------
 
     def now(self) -> float:
         """The loop's own clock."""
@@ -205,55 +131,14 @@ class RemoteEngine:
             raise RuntimeError("the engine is not running: use it inside its `async with` block")
         return self._loop.time()
 
-    def tell(self, event: Event) -> None:
-        """Tell the engine a fact, and do what it orders."""
-        self._do(self._board.handle(event, self.now(), time.time()))
-
     def register(self, call: TokenStream) -> None:
-        """Know this call from now on. Raises `RuntimeError` outside the engine's block, or on another event loop."""
-        if not self._running:
-            raise RuntimeError("the engine is not running: use it inside its `async with` block")
-        if asyncio.get_running_loop() is not self._loop:
+        """Know this call from now on. Raises `RuntimeError` outside the engine's block, and in another loop than its own."""
+        if self._running and asyncio.get_running_loop() is not self._loop:
             raise RuntimeError("the engine belongs to another event loop; open one in each")
-        self._board.register(call)
+        super().register(call)
 
-    def enter(self, call: TokenStream) -> None:
-        """The caller waits inside from now on."""
-        self._board.enter(call)
-
-    def step_away(self, call: TokenStream) -> None:
-        """The caller is away from now on."""
-        self._do(self._board.step_away(call, self.now(), time.time()))
-
-    def hang_up(self, call: TokenStream) -> None:
-        """The caller is gone: give back what its request held."""
-        self._do(self._board.hang_up(call, self.now(), time.time()))
-
-    def _do(self, todo: Todo[TokenStream]) -> None:
-        self._rearm()
-        for call in todo.wake:
-            call.signal.set()
-        for call in todo.interrupt:
-            call.interrupt()
-        for call in todo.close:
-            call.let_go(keep=False)
-        for order in todo.refresh:
-            self._refresh(order)
-        for notice in todo.notices:
-            self._notify(notice)
-        if todo.drained:
-            self._drained.set()
-
-    def _notify(self, notice: Notice) -> None:
-        if self._on_notice is not None:
-            try:
-                self._on_notice(notice)
-            except Exception:  # an observer's defect is not a request's
-                _log.exception("on_notice failed")
-
-    def _rearm(self) -> None:
+    def _rearm(self, deadline: float | None) -> None:
         assert self._loop is not None
-        deadline = self._board.core.deadline()
         if self._timer is not None:
             if deadline == self._armed:
                 return
@@ -266,6 +151,9 @@ class RemoteEngine:
     def _tick(self) -> None:
         self._timer = None
         self.tell(Tick())
+
+    def _emptied(self) -> None:
+        self._drained.set()
 
     def _refresh(self, order: RefreshSession) -> None:
         assert self._loop is not None
@@ -284,105 +172,20 @@ class RemoteEngine:
             self.tell(SessionReport(order.session, order.refresh_id, result))
 
 
-class TokenStream:
+class TokenStream(AsyncTokenStream[Connection]):
     """One request: an async context manager that gives an async iterator of `TokenChunk`. For one task at a time."""
 
     def __init__(self, engine: RemoteEngine, worker: RemoteWorker) -> None:
-        self.worker = worker
-        self.signal = asyncio.Event()
-        self._engine = engine
-        self._connection: Connection | None = None
+        super().__init__(engine, engine.client, worker)
+        self._signal = asyncio.Event()
 
-    async def __aenter__(self) -> AsyncIterator[TokenChunk]:
-        self._engine.register(self)
-        return self
+    def wake(self) -> None:
+        """The caller is parked, and has an order."""
+        self._signal.set()
 
-    async def __aexit__(
-        self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None
-    ) -> None:
-        self._engine.hang_up(self)
-        self.let_go(keep=False)  # also what was still connecting
-
-    def __aiter__(self) -> AsyncIterator[TokenChunk]:
-        return self
-
-    async def __anext__(self) -> TokenChunk:
-        if self.worker.chunks:
-            return self.worker.chunks.popleft()
-        self._engine.enter(self)
-        try:
-            return await self._advance()
-        finally:
-            self._engine.step_away(self)
-
-    async def _advance(self) -> TokenChunk:
-        while True:
-            match self.worker.step(self._engine.now()):
-                case Receive():
-                    await self._receive()
-                case Deliver(chunk):
-                    return chunk
-                case Post(event):
-                    self._engine.tell(event)
-                case Park():
-                    await self.signal.wait()
-                    self.signal.clear()
-                case Connect(request):
-                    await self._connect(request.origin)
-                case Send(request):
-                    await self._send(request)
-                case Discard(keep):
-                    self.let_go(keep=keep)
-                case Finish():
-                    raise StopAsyncIteration
-                case Raise(error):
-                    raise error
-                case step:
-                    assert_never(step)
-
-    async def _connect(self, origin: Origin) -> None:
-        client = self._engine.client
-        try:
-            self._connection = client.reuse(origin)
-            if self._connection is None:
-                self._connection = Connection(origin)
-                await client.open(self._connection)
-        except BaseException as error:
-            self.let_go(keep=False)  # also when called off: the caller may come back, and connects anew
-            if not isinstance(error, (OSError, InferenceError)):
-                raise
-            self.worker.failed(error, self._engine.now())
-        else:
-            self.worker.connected()
-
-    async def _send(self, request: HttpRequest) -> None:
-        assert self._connection is not None
-        try:
-            await self._connection.send(request)
-        except OSError as error:
-            self.worker.failed(error, self._engine.now())
-
-    async def _receive(self) -> None:
-        assert self._connection is not None
-        try:
-            events = await self._connection.receive()
-        except OSError as error:
-            self.worker.failed(error, self._engine.now())
-        else:
-            self.worker.received(events, self._engine.now(), time.time())
-
-    def interrupt(self) -> None:
-        """Wake the caller from its connection."""
-        if (connection := self._connection) is not None:
-            connection.interrupt()
-
-    def let_go(self, *, keep: bool) -> None:
-        """Part with the connection: back to the client, or closed."""
-        connection, self._connection = self._connection, None
-        if connection is not None and keep:
-            self._engine.client.give_back(connection)
-        elif connection is not None:
-            connection.close()
+    async def _park(self) -> None:
+        await self._signal.wait()
+        self._signal.clear()
 
 
 async def _fetch(secret: Secret | None) -> Credential:

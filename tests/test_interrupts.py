@@ -1,0 +1,163 @@
+"""Ctrl-C at any moment: nothing hangs, nothing is left, and the handler of the process is what it was."""
+
+from __future__ import annotations
+
+import os
+import signal
+import subprocess
+import sys
+import threading
+
+import pytest
+import trio
+
+from drivers.mock_provider import serve_in_thread
+from drivers.sync_driver.interrupts import InterruptShield
+from drivers.trio_driver import RemoteEngine
+from sansio import Deployment, ExecuteBatch, Message, Secret
+from sansio.simulation import MockProvider
+
+# In a Python of its own, in whose main thread interrupts are raised at random instants.
+STORM = """
+import faulthandler, random, signal
+from drivers.mock_provider import serve_in_thread
+from drivers.sync_driver import RemoteEngine
+from sansio import Deployment, ExecuteBatch, Message, Secret
+from sansio.simulation import MockProvider
+
+signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
+chance = random.Random(7)
+batch = ExecuteBatch(messages=[Message(role="user", content="hello")])
+interrupted = 0
+with serve_in_thread(MockProvider(token_delay=0.0002)) as server:
+    runtime = {"endpoint": f"{server.url}/v1", "api_key": Secret.inline("test-key")}
+    deployment = Deployment(name="chat", model="gpt-4o", runtime_config=runtime)
+    for _ in range(200):
+        faulthandler.dump_traceback_later(60, exit=True)
+        with RemoteEngine(deployment) as engine:
+            try:
+                with engine.stream(batch) as chunks:
+                    signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 0.012))
+                    try:
+                        for _ in chunks:
+                            pass
+                    finally:
+                        signal.setitimer(signal.ITIMER_REAL, 0)
+            except KeyboardInterrupt:
+                interrupted += 1
+        metrics = engine.metrics()
+        assert metrics.in_flight == metrics.queued == metrics.waiting == 0, metrics
+        assert metrics.submitted == metrics.accounted, metrics
+    faulthandler.cancel_dump_traceback_later()
+assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+print("interrupted", interrupted)
+"""
+
+
+def test_an_interrupt_at_any_moment_leaves_nothing_behind() -> None:
+    done = subprocess.run(
+        [sys.executable, "-c", STORM],
+        capture_output=True, text=True, timeout=110, check=False,
+        env={"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path)},
+    )  # fmt: skip
+    assert done.returncode == 0, done.stderr
+    assert int(done.stdout.split()[-1]) > 10
+
+
+def test_trio_keeps_an_interrupt_for_the_next_checkpoint_while_the_engine_is_told() -> None:
+    kept: list[bool] = []
+
+    async def main(url: str) -> None:
+        runtime = {"endpoint": f"{url}/v1", "api_key": Secret.inline("test-key")}
+        deployment = Deployment(name="chat", model="gpt-4o", runtime_config=runtime)
+        engine = RemoteEngine(deployment, on_notice=lambda _: kept.append(trio.lowlevel.currently_ki_protected()))
+        async with engine, engine.stream(ExecuteBatch(messages=[Message(role="user", content="hello")])) as chunks:
+            async for _ in chunks:
+                assert not trio.lowlevel.currently_ki_protected()  # the caller's own code is as it was
+
+    with serve_in_thread(MockProvider()) as server:
+        trio.run(main, server.url)
+    assert kept and all(kept)
+
+
+def interrupt() -> None:
+    signal.raise_signal(signal.SIGINT)
+
+
+@pytest.fixture
+def shield() -> InterruptShield:
+    return InterruptShield()
+
+
+def test_an_interrupt_under_the_shield_comes_at_its_end(shield: InterruptShield) -> None:
+    shield.raise_up()
+    reached = []
+
+    def interrupted() -> None:
+        with shield:
+            with shield:
+                interrupt()
+            reached.append("the end of the inner block")
+            interrupt()
+            reached.append("the end of the outer block")
+
+    with pytest.raises(KeyboardInterrupt):
+        interrupted()
+    assert len(reached) == 2
+    shield.take_down()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_an_interrupt_comes_at_once_while_the_shield_is_lowered(shield: InterruptShield) -> None:
+    shield.raise_up()
+    with shield:
+        with pytest.raises(KeyboardInterrupt), shield.lowered():
+            interrupt()
+        interrupt()
+        with pytest.raises(KeyboardInterrupt), shield.lowered():
+            pytest.fail("one that was held back comes before anything is waited for")
+    shield.take_down()
+
+
+def test_an_interrupt_outside_the_shield_is_raised_as_ever(shield: InterruptShield) -> None:
+    shield.raise_up()
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    shield.take_down()
+
+
+def test_the_handler_is_put_back_by_the_last_of_several_engines(shield: InterruptShield) -> None:
+    shield.raise_up()
+    shield.raise_up()
+    shield.take_down()
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    shield.take_down()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+def test_a_handler_of_the_program_is_left_alone(shield: InterruptShield) -> None:
+    seen: list[int] = []
+    signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
+    try:
+        shield.raise_up()
+        with shield:
+            interrupt()
+            assert seen == [signal.SIGINT]
+        shield.take_down()
+        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
+    finally:
+        signal.signal(signal.SIGINT, signal.default_int_handler)
+
+
+def test_other_threads_need_no_shield_and_change_nothing(shield: InterruptShield) -> None:
+    def use() -> None:
+        shield.raise_up()
+        with shield, shield.lowered():
+            pass
+        shield.take_down()
+
+    thread = threading.Thread(target=use)
+    thread.start()
+    thread.join(20)
+    assert not thread.is_alive()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
