@@ -6,7 +6,8 @@ import json
 import threading
 
 import pytest
-from conformance.harness import HangUpWhenIdle, Held, Lab, batch, eventually, said
+from conformance.harness import Lab, batch, eventually, said
+from conformance.props import HangUpWhenIdle, Held
 
 from sansio import ExecuteBatch, Message, Tool
 from sansio.simulation import CloseWithoutResponse, DripBytes, SlowTokens

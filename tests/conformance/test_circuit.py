@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from conformance.harness import Held, Lab, causes, eventually, said
+from conformance.harness import Lab, causes, eventually, said
+from conformance.props import Held
 
 from sansio import CircuitOpen, CircuitState, QuotaExhausted, ServerError, StreamInterrupted
 from sansio.simulation import Break, Status, Throttle

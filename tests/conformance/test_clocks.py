@@ -6,7 +6,8 @@ import threading
 import time
 
 import pytest
-from conformance.harness import Flood, Held, Lab, eventually, said
+from conformance.harness import Lab, eventually, said
+from conformance.props import Flood, Held
 
 from sansio import DeadlineExceeded, RateLimited, ServerError, StreamInterrupted, Timeout
 from sansio.simulation import (
@@ -217,42 +218,41 @@ def test_the_deadline_over_several_attempts(lab: Lab) -> None:
         assert 1 <= engine.metrics.attempts <= 4
 
 
+# Each of these would wait for an hour, or for ten minutes; nobody here has that patience.
+
+
 def test_a_limit_that_frees_too_late_is_refused_at_once(lab: Lab) -> None:
-    with lab.engine(rate_limits={"requests_per_minute": 1}) as engine:
+    with lab.engine(rate_limits={"requests_per_minute": 1, "window": 3600.0}) as engine:
         engine.stream("first")
-        begun = time.monotonic()
-        assert isinstance(engine.ask("second", timeout=20.0).error, DeadlineExceeded)
-        assert time.monotonic() - begun < 20.0
+        assert isinstance(engine.ask("second", timeout=600.0).error, DeadlineExceeded)
     assert lab.provider.requests_total == 1
 
 
 def test_a_backoff_past_the_deadline_is_not_begun(lab: Lab) -> None:
     lab.script(Status(503))
-    with lab.engine(retry={"initial_backoff": 30.0, "max_backoff": 30.0}) as engine:
-        begun = time.monotonic()
-        assert isinstance(engine.ask(timeout=10.0).error, ServerError)
-        assert time.monotonic() - begun < 10.0
+    with lab.engine(retry={"initial_backoff": 3600.0, "max_backoff": 3600.0}) as engine:
+        assert isinstance(engine.ask(timeout=600.0).error, ServerError)
         assert engine.metrics.retries == {}
 
 
 def test_a_hint_past_the_deadline_is_not_waited_for(lab: Lab) -> None:
-    lab.script(Throttle(retry_after="30"))
-    with lab.engine() as engine:
-        begun = time.monotonic()
-        assert isinstance(engine.ask(timeout=10.0).error, RateLimited)
-        assert isinstance(engine.ask("behind the pause", timeout=10.0).error, DeadlineExceeded)
-        assert time.monotonic() - begun < 10.0
+    lab.script(Throttle(retry_after="3600"))
+    with lab.engine(retry={"max_retry_after": 7200.0}) as engine:
+        assert isinstance(engine.ask(timeout=600.0).error, RateLimited)
+        assert isinstance(engine.ask("behind the pause", timeout=600.0).error, DeadlineExceeded)
     assert lab.provider.requests_total == 1
 
 
 def test_a_429_fails_those_behind_it_who_cannot_wait_that_long(lab: Lab) -> None:
     gate = threading.Event()
-    lab.script(Held(gate), Throttle(retry_after="30"))
-    with lab.engine(serving={"max_concurrent": 2}, retry={"max_retry_after": 60.0}) as engine:
-        holding = engine.ask("holding")
+    lab.script(Held(gate, then=Throttle(retry_after="3600")))
+    with lab.engine(serving={"max_concurrent": 1}, retry={"max_retry_after": 7200.0}) as engine:
+        throttled = engine.ask("throttled", timeout=10_000.0)
         eventually(lambda: lab.provider.active == 1)
-        with_deadline = engine.ask("with a deadline", timeout=15.0)
-        error = with_deadline.error
-        assert isinstance(error, RateLimited)
+        behind = engine.ask("behind", timeout=600.0)
+        eventually(lambda: engine.metrics.queued == 1)
         gate.set()
-        assert holding.answer.text == said("holding")
+        error = behind.error
+        assert isinstance(error, DeadlineExceeded)
+        assert isinstance(error.__cause__, RateLimited)
+        assert not throttled.over  # it has the patience, and waits on

@@ -8,7 +8,8 @@ import traceback
 from collections.abc import Sequence
 
 import pytest
-from conformance.harness import KEY, NEW, OLD, Lab, Vault, causes, eventually, said
+from conformance.harness import KEY, Lab, causes, eventually, said
+from conformance.props import NEW, OLD, Vault
 
 from sansio import Credential, Secret, Unauthorized
 from sansio.simulation import Fault, RotateKeys, Status, Throttle

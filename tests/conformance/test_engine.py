@@ -5,7 +5,8 @@ from __future__ import annotations
 import random
 
 import pytest
-from conformance.harness import KEY, NEW, Lab, Vault, eventually, said
+from conformance.harness import KEY, Lab, eventually, said
+from conformance.props import NEW, Vault
 
 from sansio import Notice, StreamInterrupted
 from sansio.simulation import (

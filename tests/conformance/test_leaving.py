@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from conformance.harness import NEW, OLD, Held, Lab, Vault, eventually, meanwhile, said
+from conformance.harness import Lab, eventually, meanwhile, said
+from conformance.props import NEW, OLD, Held, Vault
 
 from sansio import CircuitState, EngineClosed
 from sansio.simulation import NeverRespond, StallAfterChunks, StallAfterHead, Status, Throttle

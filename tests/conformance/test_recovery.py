@@ -3,7 +3,8 @@
 from __future__ import annotations
 
 import pytest
-from conformance.harness import BreakAfterFinish, Lab, Way, causes, eventually, said, url_of
+from conformance.harness import Lab, Way, causes, eventually, said, url_of
+from conformance.props import BreakAfterFinish
 
 from sansio import NetworkError, ProtocolError, RateLimited, ServerError, StreamInterrupted
 from sansio.simulation import (

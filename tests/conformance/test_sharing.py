@@ -5,7 +5,8 @@ from __future__ import annotations
 import threading
 
 import pytest
-from conformance.harness import KEY, Asked, Engine, Held, Lab, eventually, said
+from conformance.harness import KEY, Asked, Engine, Lab, eventually, said
+from conformance.props import Held
 
 from sansio import Backpressure, BudgetExceeded, LimitExceeded, Priority, Secret
 from sansio.simulation import ProviderLimits, Throttle
