@@ -176,7 +176,7 @@ class _MockProtocol(asyncio.Protocol):
     def _flush(self, now: float) -> None:
         """Carry out what is due, as far as the client reads, and set the timer for what comes later."""
         self._disarm()
-        while self._writable:
+        while self._writable and not self._transport.is_closing():
             for action in self._machine.actions(now, _PIECE_BYTES):
                 self._carry_out(action)
             deadline = self._machine.deadline()

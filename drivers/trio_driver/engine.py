@@ -6,8 +6,10 @@ section is whatever does not await. A request runs in its caller's task, step by
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 import math
+import threading
 from collections.abc import Callable
 from typing import Unpack
 
@@ -194,6 +196,27 @@ async def _fetch(secret: Secret | None) -> Credential:
     assert secret is not None
     if secret.source == "callable" and inspect.iscoroutinefunction(secret.fetch):
         return as_credential(await secret.fetch())
-    work: Callable[[], object] = secret.fetch if secret.source == "callable" else lambda: read_secret(secret)
-    fetched = await trio.to_thread.run_sync(work, abandon_on_cancel=True)
+    fetched = await _in_thread(secret.fetch if secret.source == "callable" else lambda: read_secret(secret))
     return as_credential(await fetched if inspect.isawaitable(fetched) else fetched)
+
+
+async def _in_thread(work: Callable[[], object]) -> object:
+    """Run blocking ``work`` in a thread of its own, which ends with it (trio's own would stay a while after the engine)."""
+    token = trio.lowlevel.current_trio_token()
+    done = trio.Event()
+    outcome: list[tuple[object, Exception | None]] = []
+
+    def run() -> None:
+        try:
+            outcome.append((work(), None))
+        except BaseException as error:  # SystemExit ends this thread, not the run
+            outcome.append((None, error if isinstance(error, Exception) else RuntimeError(type(error).__name__)))
+        with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
+            token.run_sync_soon(done.set)
+
+    threading.Thread(target=run, name="remote-engine-refresh", daemon=True).start()
+    await done.wait()
+    result, problem = outcome[0]
+    if problem is not None:
+        raise problem
+    return result
