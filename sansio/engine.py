@@ -401,8 +401,9 @@ class RemoteEngineCore:
         self._let_go(request)
         if event.error is not None and event.error.counts_as_circuit_failure:
             lane.circuit.last_error = event.error
-        lease.end(event.error, event.usage, event.sent, registry.now)
-        if event.sent:
+        refused = request.exchange is not None and request.exchange.refused
+        lease.end(event.error, event.usage, event.sent, registry.now, refused=refused)
+        if event.sent and not (refused and event.usage is None):
             registry.account(lane, event.usage)
         self._circuits.lease_ended(lane)
         if event.error is None:

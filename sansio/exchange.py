@@ -130,6 +130,11 @@ class Exchange:
         return self._session.generation
 
     @property
+    def refused(self) -> bool:
+        """Whether the provider answered 4xx: then it ran nothing, and bills nothing."""
+        return 400 <= self._head[0] < 500
+
+    @property
     def check_interval(self) -> float:
         """The shortest clock that may start without the engine hearing of it: it looks at `deadline` at least so often."""
         timeouts = self._config.timeouts

@@ -198,8 +198,13 @@ class Lease:
             if permit.probe:
                 circuit.breaker.record(permit, Outcome.SUCCESS, now)
 
-    def end(self, error: InferenceError | None, usage: TokenUsage | None, sent: bool, now: float) -> None:
-        """Give everything back with the attempt's outcome. A second call does nothing."""
+    def end(
+        self, error: InferenceError | None, usage: TokenUsage | None, sent: bool, now: float, *, refused: bool = False
+    ) -> None:
+        """Give everything back with the attempt's outcome. A second call does nothing.
+
+        ``refused``: the provider answered 4xx. It bills nothing for that, but may well count it against its limits.
+        """
         if self.ended:
             return
         self.ended = True
@@ -207,7 +212,7 @@ class Lease:
         self.lane.circuit.breaker.record(self.permit, Outcome.SUCCESS if error is None else failed, now)
         self.lane.key_circuit.breaker.record(self.key_permit, Outcome.SUCCESS if error is None else Outcome.IGNORED, now)
         if sent:
-            self.account(usage, now)
+            self.account(usage, now, refused=refused)
         else:
             self._give_back(now)
 
@@ -224,15 +229,16 @@ class Lease:
         else:
             self._give_back(now)
 
-    def account(self, usage: TokenUsage | None, now: float) -> None:
-        """Replace the reservation by what was really used; once. Unknown usage keeps the reservation."""
+    def account(self, usage: TokenUsage | None, now: float, *, refused: bool = False) -> None:
+        """Replace the reservation by what was really used; once. Unknown usage keeps it, but for the money of a refusal."""
         if self.accounted:
             return
         self.accounted = True
         limiter = self.lane.group.limiter
         (limiter.report_usage if self.cancelled else limiter.settle)(self.grant, usage, now)
         if self.reservation is not None and self.lane.budget is not None:
-            self.lane.budget.settle(self.reservation, self._spent(usage, self.reservation), now)
+            spent = 0.0 if refused and usage is None else self._spent(usage, self.reservation)
+            self.lane.budget.settle(self.reservation, spent, now)
 
     def _spent(self, usage: TokenUsage | None, reserved: BudgetReservation) -> float | None:
         cost = cost_of(usage, self.lane.price).usd

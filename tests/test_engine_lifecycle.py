@@ -7,7 +7,7 @@ from engine_harness import USAGE, Rig, deployment
 
 from sansio.batch import TokenUsage
 from sansio.circuit_breaker import CircuitState
-from sansio.errors import EngineClosed, NetworkError, ServerError, Unauthorized
+from sansio.errors import BadRequest, EngineClosed, NetworkError, ServerError, Unauthorized
 from sansio.events import (
     AbortAttempt,
     AttemptEnded,
@@ -285,3 +285,17 @@ def test_close_after_drain_and_close_after_close() -> None:
     assert rig.drained()
     rig.close()
     assert rig.drained()
+
+
+# What a refusal costs.
+
+
+@pytest.mark.parametrize(("status", "billed"), [(400, False), (429, False), (500, True)])
+def test_a_refusal_is_not_billed_but_may_count_against_the_limits(status: int, billed: bool) -> None:
+    rig = in_state("sent")
+    rig.started[1].exchange.receive_head(status, (), rig.now, rig.now)
+    rig.end(1, BadRequest())
+    assert levels(rig) == (1, 20, 0)
+    assert (rig.metrics.unknown_usage, rig.metrics.unknown_cost) == ((1, 1) if billed else (0, 0))
+    rig.submit(2, tokens=(95, 0))  # of 100 dollars an hour, at a dollar a token
+    assert rig.outcome(2) == ("budget_exceeded" if billed else "-")
