@@ -588,8 +588,8 @@ def _stands_still(thread_id: int) -> bool:
 
 
 def _threads() -> set[threading.Thread]:
-    """The threads there are, without those that trio keeps idle for its next call (it names them so while they are)."""
-    return {thread for thread in threading.enumerate() if not thread.name.startswith("Trio thread ")}
+    """The threads there are."""
+    return set(threading.enumerate())
 
 
 def url_of(way: Way, port: int) -> str:
