@@ -35,12 +35,14 @@ from engine_world_parts import (
     CountingLimiter,
     Running,
     check_nothing_waits_in_vain,
+    held_back,
     shown,
+    unhealthy,
 )
 
 from sansio import errors
 from sansio.batch import TokenEstimate, TokenUsage
-from sansio.circuit_breaker import CircuitPermit, CircuitState
+from sansio.circuit_breaker import CircuitPermit
 from sansio.deployment import RemoteEngineConfig
 from sansio.engine import RemoteEngineCore
 from sansio.errors import InferenceError, StreamInterrupted
@@ -295,7 +297,7 @@ class World:
             while self.running:
                 self.end_well(0, 0)
             waiting = [asked for asked in self.asked.values() if not asked.over]
-            unhealthy = [name for name, lane in self.lanes.items() if self._unhealthy(lane)]
+            unhealthy = [name for name, lane in self.lanes.items() if unhealthy(lane, self.latest)]
             if not waiting and (self.ending or not unhealthy):
                 break
             if not self.ending and not waiting:
@@ -307,7 +309,7 @@ class World:
         assert not self.refreshing and not self.running and not self.unreported
         assert all(asked.over for asked in self.asked.values()), "17: every accepted request ends"
         if not self.ending:
-            assert not any(self._unhealthy(lane) for lane in self.lanes.values()), "17: every circuit closes"
+            assert not any(unhealthy(lane, self.latest) for lane in self.lanes.values()), "17: every circuit closes"
             self.drain()
         assert not self.expect_drained, "5: an engine with nothing outstanding says that it is drained"
         armed = {kind for kind, _ in self.engine._registry.timers._armed}
@@ -316,10 +318,6 @@ class World:
         self.tick()
         armed = {kind for kind, _ in self.engine._registry.timers._armed}
         assert armed <= {"session"}, f"17: nor a circuit's: {armed}"
-
-    def _unhealthy(self, lane: Lane) -> bool:
-        states = {circuit.breaker.state(self.latest) for circuit in (lane.circuit, lane.key_circuit)}
-        return states != {CircuitState.CLOSED}
 
     # ---- telling, and reading the orders ----------------------------------------------------------------------------------
 
@@ -589,17 +587,15 @@ class World:
         for asked in started:
             lane = self.lanes[asked.lane]
             for other in lane.group.lanes:
-                if other is not lane and (other.running >= other.slots(self.latest) or self._held_back(other)):
+                if other is not lane and (
+                    other.running >= other.slots(self.latest) or held_back(other, self.latest, self.now + self.unix_ahead)
+                ):
                     continue
                 for request in other.requests.values():
                     waits = self.asked[request.add.request_id]
                     inside = request.state is RequestState.QUEUED and waits.id not in self.outside
                     passed = (-waits.priority, waits.order) < (-asked.priority, asked.order)
                     assert not (inside and passed), "7: nobody is overtaken"
-
-    def _held_back(self, lane: Lane) -> bool:
-        session = lane.session.session.snapshot(self.latest, self.now + self.unix_ahead)
-        return session is None or self._unhealthy(lane)
 
     # ---- repeating --------------------------------------------------------------------------------------------------------
 

@@ -21,7 +21,7 @@ from sansio.circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejecti
 from sansio.deployment import Deployment
 from sansio.errors import InferenceError
 from sansio.events import Effect, StartAttempt
-from sansio.lane import Circuit, Group, Request
+from sansio.lane import Circuit, Group, Lane, Request
 from sansio.prices import Price
 from sansio.queue import Priority
 from sansio.rate_limit import Permit, RateLimiter
@@ -191,6 +191,16 @@ def shown(effect: Effect) -> str:
             value = value.deadline
         parts.append(f"{name}={value.to_dict() if isinstance(value, InferenceError) else value!r}")
     return " ".join(parts)
+
+
+def unhealthy(lane: Lane, now: float) -> bool:
+    """Whether one of its circuits is not closed."""
+    return {circuit.breaker.state(now) for circuit in (lane.circuit, lane.key_circuit)} != {CircuitState.CLOSED}
+
+
+def held_back(lane: Lane, now: float, unix_now: float) -> bool:
+    """Whether something of its own may keep it from starting anything."""
+    return lane.session.session.snapshot(now, unix_now) is None or unhealthy(lane, now)
 
 
 def check_nothing_waits_in_vain(group: Group, now: float, unix_now: float) -> None:

@@ -380,6 +380,13 @@ def test_until_its_hint_has_passed_or_the_longest_open_time(hint: float | None, 
     assert (rig.now, rig.starts()) == (START + seconds, [2])
 
 
+def test_a_hint_of_no_time_at_all_is_told_as_half_open_at_once() -> None:
+    rig = rig_with()
+    rig.submit(1)
+    rig.end(1, Forbidden(retry_after=0.0))
+    assert [notice["target"] for notice in rig.notices("key_circuit")] == ["open", "half_open"]
+
+
 def test_a_stream_that_broke_for_the_keys_sake_trips_it_too() -> None:
     rig = rig_with()
     rig.submit(1)
