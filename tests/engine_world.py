@@ -297,11 +297,11 @@ class World:
             while self.running:
                 self.end_well(0, 0)
             waiting = [asked for asked in self.asked.values() if not asked.over]
-            unhealthy = [name for name, lane in self.lanes.items() if unhealthy(lane, self.latest)]
-            if not waiting and (self.ending or not unhealthy):
+            ill = [name for name, lane in self.lanes.items() if unhealthy(lane, self.latest)]
+            if not waiting and (self.ending or not ill):
                 break
             if not self.ending and not waiting:
-                for name in unhealthy:
+                for name in ill:
                     self.submit(list(self.lanes).index(name), 1, 0, 0, 0, 0)
             if not (self.running or self.refreshing):
                 self.now += 0.0 if waiting else 5.0
@@ -587,9 +587,8 @@ class World:
         for asked in started:
             lane = self.lanes[asked.lane]
             for other in lane.group.lanes:
-                if other is not lane and (
-                    other.running >= other.slots(self.latest) or held_back(other, self.latest, self.now + self.unix_ahead)
-                ):
+                full = other.running >= other.slots(self.latest)
+                if other is not lane and (full or held_back(other, self.latest, self.now + self.unix_ahead)):
                     continue
                 for request in other.requests.values():
                     waits = self.asked[request.add.request_id]
