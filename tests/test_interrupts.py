@@ -7,6 +7,7 @@ import signal
 import subprocess
 import sys
 import threading
+from collections.abc import Iterator
 
 import pytest
 import trio
@@ -85,8 +86,11 @@ def interrupt() -> None:
 
 
 @pytest.fixture
-def shield() -> InterruptShield:
-    return InterruptShield()
+def shield() -> Iterator[InterruptShield]:
+    """A shield in a process whose handler is Python's own, as a script's is; a runner of tests may have another."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield InterruptShield()
+    signal.signal(signal.SIGINT, found)
 
 
 def test_an_interrupt_under_the_shield_comes_at_its_end(shield: InterruptShield) -> None:
@@ -138,15 +142,12 @@ def test_the_handler_is_put_back_by_the_last_of_several_engines(shield: Interrup
 def test_a_handler_of_the_program_is_left_alone(shield: InterruptShield) -> None:
     seen: list[int] = []
     signal.signal(signal.SIGINT, lambda number, _: seen.append(number))
-    try:
-        shield.raise_up()
-        with shield:
-            interrupt()
-            assert seen == [signal.SIGINT]
-        shield.take_down()
-        assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
-    finally:
-        signal.signal(signal.SIGINT, signal.default_int_handler)
+    shield.raise_up()
+    with shield:
+        interrupt()
+        assert seen == [signal.SIGINT]
+    shield.take_down()
+    assert signal.getsignal(signal.SIGINT) is not signal.default_int_handler
 
 
 def test_other_threads_need_no_shield_and_change_nothing(shield: InterruptShield) -> None:
