@@ -140,6 +140,10 @@ class BudgetLedger:
         """Whether a window has nothing left."""
         return any(window.level(now) >= window.limit for window in self._windows)
 
+    def recovers_at(self, now: float) -> float:
+        """When every window has something left again, if nothing else is spent; ``now`` where none is exceeded."""
+        return max((window.earliest(1, now) for window in self._windows), default=now)
+
     def warns(self, now: float) -> bool:
         """Whether the budget is exceeded and its action is one that lets requests through and says so."""
         return self.budget.on_exceeded is not BudgetAction.REJECT and self.exceeded(now)

@@ -291,6 +291,9 @@ class RemoteEngineCore:
                 held_back.add(lane.index)
         for lane in group.lanes:
             registry.timers.set(("queue", lane.index), lane.queue.deadline())
+            if lane.budget is not None:
+                throttled = len(lane.queue) > 0 and lane.budget.throttles(registry.now)
+                registry.timers.set(("budget", lane.index), lane.budget.recovers_at(registry.now) if throttled else None)
 
     def _settle_blocked(self, request: Request, answer: NoCredential | Rejected | LimitExceeded | BudgetRefusal) -> bool:
         """What becomes of a head that cannot start. Returns whether it is over; if not, its lane is held back."""
@@ -510,6 +513,8 @@ class RemoteEngineCore:
                 self._sessions.give_up(registry.requests[key])
             case "queue":
                 self._expire_queue(self._lanes[key])
+                registry.touch(self._lanes[key])
+            case "budget":
                 registry.touch(self._lanes[key])
             case "group":
                 registry.dirty[key] = self._roster.groups[key]

@@ -171,7 +171,6 @@ class RefreshSession:
 
 
 NoticeKind = Literal[
-    "attempt_started",
     "retry_scheduled",
     "throttled",
     "circuit",

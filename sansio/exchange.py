@@ -355,12 +355,18 @@ class Exchange:
         self._phase, self._waiting_since = Phase.ENDED, None
         self._clock = (math.inf, "", None)
         self._body, self._held = [], self._held if error is None else []
-        self.outcome = AttemptOutcome(error, usage)
+        self.outcome = AttemptOutcome(error, usage if usage is not None and _is_plausible(usage) else None)
 
 
 def internal_error(cause: BaseException, provider: str = "") -> InferenceError:
     """What a defect in a codec or a decoder becomes: an `Internal` error of one request, not a crash of its driver."""
     return Internal(f"{type(cause).__name__} while decoding", provider=provider).caused_by(cause)
+
+
+def _is_plausible(usage: TokenUsage) -> bool:
+    """Whether these can be counts at all. What a codec got wrong is unknown, and harms no ledger."""
+    counts = (usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens)
+    return all(isinstance(count, int) and count >= 0 for count in (*counts, usage.reasoning_tokens))
 
 
 def _seconds(timeout: float | None) -> float:

@@ -44,8 +44,8 @@ class Request:
     """One accepted request, from its submission to its terminal outcome."""
 
     __slots__ = (
-        "aborting", "add", "attempts", "deadline", "entry", "estimate", "exchange", "lane", "last_error", "lease", "order",
-        "refreshed", "state", "waits_for_circuit",
+        "aborting", "add", "attempts", "deadline", "entry", "estimate", "exchange", "lane", "last_error", "lease",
+        "not_before", "order", "refreshed", "state", "waits_for_circuit",
     )  # fmt: skip
 
     def __init__(self, add: AddRequest, lane: Lane, order: int, now: float) -> None:
@@ -60,6 +60,7 @@ class Request:
         self.state = RequestState.QUEUED
         self.attempts = 0
         self.refreshed = False
+        self.not_before = now
         self.aborting = False
         self.last_error: InferenceError | None = None
         self.lease: Lease | None = None

@@ -46,6 +46,10 @@ class Sessions:
             self._circuits.trip_key(lane, error)
         if not retryable or request.refreshed or not lane.deployment.idempotent or error.should_retry is False:
             return False
+        request.not_before = registry.now + max(0.0, error.retry_after or 0.0)
+        too_long = request.not_before - registry.now > lane.deployment.config.retry.max_retry_after
+        if too_long or (request.deadline is not None and request.not_before >= request.deadline):
+            return False
         request.refreshed = True
         if verdict is AuthVerdict.WAIT_FOR_REBUILD:
             registry.move(request, RequestState.PARKED)
@@ -128,6 +132,10 @@ class Sessions:
         refusal = self._circuits.refusal(request, request.last_error)
         if refusal is not None:
             registry.finish(request, refusal)
+        elif request.not_before > registry.now:  # the refusal came with a hint, and no retry undercuts one
+            registry.retried(request, "unauthorized", request.not_before - registry.now)
+            registry.move(request, RequestState.BACKOFF)
+            registry.timers.set(("backoff", request.add.request_id), request.not_before)
         else:
             registry.retried(request, "unauthorized", 0.0)
             registry.requeue(request)

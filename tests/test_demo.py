@@ -357,7 +357,7 @@ def test_a_prompt_is_not_asked_for_ever() -> None:
             "closed",
         ),
         ("refresh_ended", {"result": "unchanged"}, [], "closed"),
-        ("attempt_started", {}, [], "closed"),
+        ("late_usage", {}, [], "closed"),
     ],
 )
 def test_a_notice_becomes_a_line(kind: Any, detail: dict[str, Any], lines: list[str], breaker: str) -> None:

@@ -481,3 +481,15 @@ def test_what_is_ordered_first_is_carried_out_first() -> None:
     rig.submit(1)
     rig.end(0)
     assert [type(effect) for effect in rig.effects] == [Complete, StartAttempt]
+
+
+def test_slots_that_a_budget_took_come_back_by_time_alone() -> None:
+    price, budget = {"input": 1_000_000.0, "output": 0.0}, {"max_spend_per_hour_usd": 5.0, "on_exceeded": "throttle"}
+    patient = {"connect_timeout": None, "request_timeout": 7200.0}
+    rig = Rig(deployment(price=price, budget=budget, serving={"max_concurrent": 2}, timeouts=patient))
+    rig.submit(1, tokens=(5, 0))
+    rig.submit(2, tokens=(1, 0))
+    assert 2 not in rig.started
+    rig.tick_at_deadline()
+    assert 2 in rig.started
+    assert rig.now >= START + 3600.0

@@ -439,3 +439,30 @@ def test_an_operator_cannot_ask_for_what_only_a_provider_can_cause() -> None:
     rig = ready()
     with pytest.raises(ValueError, match=r"^cause: "):
         rig.tell(RebuildSession("chat", SessionRebuildCause.AUTH_FAILURE))
+
+
+# A 401 that says when to come back.
+
+
+def refused_until(hint: float, **submitted: object) -> Rig:
+    """Request 1 runs, and is answered 401 with this hint; a new credential comes at once."""
+    rig = ready(retry={"max_retry_after": 20.0})
+    rig.submit(1, **submitted)  # type: ignore[arg-type]
+    rig.end(1, Unauthorized(retry_after=hint))
+    rig.refresh()
+    return rig
+
+
+def test_a_new_credential_does_not_undercut_the_hint_of_a_401() -> None:
+    rig = refused_until(10.0)
+    assert (rig.starts(), rig.metrics.waiting) == ([], 1)
+    rig.tick(9.9)
+    assert rig.starts() == []
+    rig.tick_at_deadline()
+    assert rig.starts() == [1]
+    assert rig.metrics.retries == {"unauthorized": 1}
+
+
+@pytest.mark.parametrize(("hint", "submitted"), [(20.1, {}), (10.0, {"timeout": 10.0})])
+def test_a_401_whose_hint_is_too_long_fails_at_once(hint: float, submitted: dict[str, float]) -> None:
+    assert refused_until(hint, **submitted).outcome(1) == "unauthorized"

@@ -778,3 +778,16 @@ def test_a_recorded_stream_cut_anywhere_succeeds_only_with_its_proof(length: int
         finishes = {chunk.index for chunk in chunks if chunk.finish_reason}
         assert (ended(exchange).error is None) == (finishes == {0, 1})
         assert any(chunk.has_content for chunk in chunks) == exchange.committed
+
+
+class Miscounted(TokenUsage):
+    """What a codec with a defect might report."""
+
+
+@pytest.mark.parametrize("usage", [Miscounted(-1, 2), Miscounted(1, 2, reasoning_tokens=1.5)])  # type: ignore[arg-type]
+def test_a_usage_that_cannot_be_one_is_unknown(usage: TokenUsage, monkeypatch: pytest.MonkeyPatch) -> None:
+    exchange = answered_with(NO_CLOCKS, stream=False)
+    monkeypatch.setattr(type(exchange._config.codec), "decode_unary", lambda *_: [TokenChunk("w", usage=usage)])
+    exchange.receive_end(0.0)
+    assert exchange.outcome is not None
+    assert (exchange.outcome.error, exchange.outcome.usage) == (None, None)

@@ -324,3 +324,41 @@ def test_closing_the_engine_reaches_everyone_and_leaves_nothing(away: bool) -> N
     for call in (running, waiting):
         board.hang_up(call, 3.0, 3.0)
     assert (len(board), board.core.metrics().in_flight, board.core.deadline()) == (0, 0, None)
+
+
+# Misuse, which would otherwise hang or look like an empty answer.
+
+
+def test_a_stream_is_entered_once() -> None:
+    _, board, (call,) = setup()
+    with pytest.raises(RuntimeError, match="entered once"):
+        board.register(call)
+    board.hang_up(call, 1.0, 1001.0)
+    with pytest.raises(RuntimeError, match="entered once"):
+        board.register(call)
+
+
+def test_a_stream_is_iterated_inside_its_block() -> None:
+    _, board, _ = setup()
+    with pytest.raises(RuntimeError, match="inside its"):
+        board.enter(ACall(9))
+
+
+def test_a_stream_is_iterated_by_one_caller_at_a_time() -> None:
+    _, board, (call,) = setup()
+    board.enter(call)
+    with pytest.raises(RuntimeError, match="at a time"):
+        board.enter(call)
+    board.step_away(call, 1.0, 1001.0)
+    board.enter(call)
+
+
+def test_the_clocks_of_bytes_rest_while_the_caller_is_away() -> None:
+    engine, board, (call,) = setup()
+    stream_until_first_chunk(board, engine, call)
+    exchange = call.worker._exchange
+    assert exchange is not None
+    exchange.wait(2.0)
+    assert exchange.deadline == 62.0
+    board.step_away(call, 3.0, 1003.0)
+    assert exchange.deadline == float("inf")

@@ -769,3 +769,10 @@ def test_whatever_happens_each_attempt_is_reported_and_each_connection_let_go_on
     assert (game.reported, game.let_go) == (game.started, game.connected)
     assert not game.worker.chunks
     assert isinstance(game.worker.step(0.0), Finish | Raise)
+
+
+def test_leaving_between_attempts_rests_no_clock() -> None:
+    worker = RemoteWorker(AddRequest(1, "chat", BATCH, TokenEstimate(1, 1)))
+    worker.attended = True
+    worker.leave(1.0)
+    assert not worker.attended
