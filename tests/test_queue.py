@@ -728,3 +728,14 @@ def test_in_one_class_no_tenant_is_ever_two_turns_ahead_of_another_that_waits(
             del waiting[key]
         pending = [served[each] for each in waiting if each[0] == head.priority]
         assert max(pending, default=0) - min(pending, default=0) <= 1
+
+
+def test_room_that_comes_after_the_last_one_outside_ran_out_of_time_goes_to_nobody() -> None:
+    queue = RequestQueue(capacity=1, policy=CapacityPolicy.QUEUE, queue_timeout=30.0)
+    assert queue.push(PriorityRequest(1), 0.0) is None
+    assert queue.push(PriorityRequest(2), 0.0) is None
+    popped = queue.pop(31.0)
+    assert popped is not None and popped.request_id == 1
+    assert queue.pop(31.0) is None
+    assert [(entry.request_id, error.kind) for entry, error in queue.expire(31.0)] == [(2, "backpressure")]
+    assert len(queue) == 0
