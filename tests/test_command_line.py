@@ -286,6 +286,15 @@ def test_stdin_that_is_not_text_is_bad_usage() -> None:
         assert "the prompt is not text in UTF-8" in running.stderr.read()
 
 
+@pytest.fixture
+def interruptible() -> Iterator[None]:
+    """A child inherits an ignored SIGINT, as that of a background job is, but not a handler: so there is a handler."""
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)
+    yield
+    signal.signal(signal.SIGINT, found)
+
+
+@pytest.mark.usefixtures("interruptible")
 def test_ctrl_c_leaves_cleanly() -> None:
     with (
         serving(StallAfterChunks(2)) as server,

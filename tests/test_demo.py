@@ -116,6 +116,7 @@ def test_ctrl_c_ends_it_at_once(act: str) -> None:
     """Interrupted in the middle of each act: no traceback, and the process is gone."""
     code = (
         "import signal, sys, threading\n"
+        "signal.signal(signal.SIGINT, signal.default_int_handler)\n"  # ignored, if the tests are a background job
         "from drivers.command_line import demo, main\n"
         f"demo.ACTS = {{{act!r}: demo.ACTS[{act!r}]}}\n"
         "happened = demo.PlainScreen.happened\n"

@@ -26,6 +26,7 @@ from drivers.sync_driver import RemoteEngine
 from sansio import Deployment, ExecuteBatch, Message, Secret
 from sansio.simulation import MockProvider
 
+signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children inherit it as ignored
 signal.signal(signal.SIGALRM, lambda *_: signal.raise_signal(signal.SIGINT))
 chance = random.Random(7)
 batch = ExecuteBatch(messages=[Message(role="user", content="hello")])
