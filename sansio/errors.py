@@ -11,11 +11,11 @@ text of a foreign exception is kept only as its type and its scrubbed message.
 
 from __future__ import annotations
 
-from collections.abc import Mapping
+from collections.abc import Mapping, Sequence
 from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
 
 from .batch import Tokens, TokenUsage
-from .scrub import excerpt
+from .scrub import blot_out, excerpt
 
 if TYPE_CHECKING:
     from typing import Unpack
@@ -90,6 +90,19 @@ class InferenceError(Exception):
         """Chain ``cause`` and return this error, so that it can be built and chained in one expression."""
         self.__cause__ = cause
         return self
+
+    def redact(self, secrets: Sequence[str]) -> None:
+        """Blot these values out of this error and its causes: a provider may echo a key in any words."""
+        self.message = blot_out(self.message, secrets)
+        self.args = (self.message,)
+        for name in ("code", "body", "provider_request_id"):
+            if (value := getattr(self, name)) is not None:
+                setattr(self, name, blot_out(value, secrets))
+        cause = self.__cause__
+        if isinstance(cause, InferenceError):
+            cause.redact(secrets)
+        elif cause is not None and blot_out(str(cause), secrets) != str(cause):
+            self.__cause__ = ForeignError(type(cause).__name__, blot_out(excerpt(str(cause)), secrets))
 
     def _fields(self) -> dict[str, Any]:
         """The fields of this kind beyond the common ones, as JSON values. Overridden by kinds that have some."""

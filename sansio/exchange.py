@@ -28,6 +28,7 @@ from .errors import (
     Timeout,
 )
 from .http import Headers, HttpRequest, Timeouts, lower_headers
+from .scrub import REDACTED, SHORTEST_SECRET_CHARS
 from .session import SessionSnapshot
 from .sse import SseDecoder, SseLimitExceeded
 
@@ -192,11 +193,7 @@ class Exchange:
         self._head, self._unix_now = (status, headers), unix_now
         self._content_left = _seconds(self._config.timeouts.content_timeout)
         self._read_left = _seconds(self._config.timeouts.read_timeout)
-        content_type = (
-            next((value for name, value in headers if name == "content-type"), "").partition(";")[0].strip().lower()
-        )
-        wanted = "text/event-stream" if self.stream else "application/json"
-        if status != 200 or content_type not in ("", wanted):
+        if status != 200 or _content_type(headers) not in ("", self._wanted):
             self._enter(Phase.REFUSED, now, None)
         elif self.stream:
             self._sse = SseDecoder(max_event_bytes=self._config.max_event_bytes)
@@ -329,7 +326,24 @@ class Exchange:
 
     def _refusal(self) -> InferenceError:
         status, headers = self._head
-        return self._config.codec.classify(status, headers, b"".join(self._body)[:MAX_ERROR_BODY_BYTES], self._unix_now)
+        body = b"".join(self._body)
+        for secret in self._secrets():
+            if len(secret) >= SHORTEST_SECRET_CHARS:
+                body = body.replace(secret.encode(), REDACTED.encode())  # before anybody cuts it
+        error = self._config.codec.classify(status, headers, body[:MAX_ERROR_BODY_BYTES], self._unix_now)
+        if status == 200 and isinstance(error, ProtocolError):
+            error.message = f"asked for {self._wanted}, was answered with {_content_type(headers) or 'no content type'}"
+            error.args = (error.message,)
+        return error
+
+    @property
+    def _wanted(self) -> str:
+        return "text/event-stream" if self.stream else "application/json"
+
+    def _secrets(self) -> tuple[str, str]:
+        """What must not be echoed in an error: the credential, as it is and as JSON may write it."""
+        value = self._session.credential.reveal()
+        return value, value.replace("/", "\\/")
 
     def _succeed(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
         assert self._decoder is not None
@@ -338,6 +352,7 @@ class Exchange:
         return chunks + held
 
     def _fail(self, error: InferenceError) -> list[TokenChunk]:
+        error.redact(self._secrets())
         if not error.provider:
             error.provider = self._config.codec.provider
         usage = self._decoder.usage if self._decoder is not None else None
@@ -361,6 +376,11 @@ class Exchange:
 def internal_error(cause: BaseException, provider: str = "") -> InferenceError:
     """What a defect in a codec or a decoder becomes: an `Internal` error of one request, not a crash of its driver."""
     return Internal(f"{type(cause).__name__} while decoding", provider=provider).caused_by(cause)
+
+
+def _content_type(headers: Headers) -> str:
+    value = next((value for name, value in headers if name == "content-type"), "")
+    return value.partition(";")[0].strip().lower()[:100]
 
 
 def _is_plausible(usage: TokenUsage) -> bool:

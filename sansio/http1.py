@@ -9,8 +9,9 @@ from __future__ import annotations
 
 import h11
 
-from .errors import NetworkError, ProtocolError
+from .errors import ForeignError, NetworkError, ProtocolError
 from .http import END, Headers, HttpEvent, HttpRequest, ResponseHead
+from .scrub import excerpt
 
 MAX_HEAD_BYTES = 64 * 1024
 """The most a response head (and any one line of chunked framing) may hold."""
@@ -115,14 +116,15 @@ class Http1Connection:
 
 def _lost(cause: Exception) -> NetworkError:
     error = NetworkError("the connection was closed before the response ended")
-    error.__cause__ = cause
+    error.__cause__ = ForeignError(type(cause).__name__, excerpt(str(cause))[:200])
     return error
 
 
 def _malformed(cause: h11.RemoteProtocolError) -> ProtocolError:
     past_bound = cause.error_status_hint == 431  # h11's own mark for "the peer sent more than may be buffered"
-    error = ProtocolError(_PAST_BOUND) if past_bound else ProtocolError(f"not HTTP/1.1: {str(cause)[:200]}", retryable=True)
-    error.__cause__ = cause
+    said = excerpt(str(cause))[:200]  # h11 quotes what it met, and that may be anything
+    error = ProtocolError(_PAST_BOUND) if past_bound else ProtocolError(f"not HTTP/1.1: {said}", retryable=True)
+    error.__cause__ = ForeignError(type(cause).__name__, said)
     return error
 
 

@@ -14,6 +14,9 @@ from typing import Final
 EXCERPT_CHARS: Final = 2000
 """The most characters of a body, or of a provider's message, that an error keeps."""
 
+SHORTEST_SECRET_CHARS: Final = 8
+"""What `blot_out` takes for a key. Those of providers are several times as long."""
+
 REDACTED: Final = "***"
 """What stands where a credential stood."""
 
@@ -90,6 +93,23 @@ def excerpt(body: bytes | str, secrets: Sequence[str] = ()) -> str:
     if whole and keep == len(text) and len(kept) <= EXCERPT_CHARS:
         return kept
     return kept[: EXCERPT_CHARS - 1] + "…"
+
+
+def blot_out(text: str, secrets: Sequence[str]) -> str:
+    """``text`` with ``***`` for each of ``secrets``, and for the beginning of one where a cut text ends in it.
+
+    What is shorter than `SHORTEST_SECRET_CHARS` is left: that would rather spoil words than hide a key.
+    """
+    for secret in secrets:
+        if len(secret) < SHORTEST_SECRET_CHARS:
+            continue
+        text = text.replace(secret, REDACTED)
+        end = text.removesuffix("…")
+        for size in range(len(secret) - 1, SHORTEST_SECRET_CHARS - 1, -1):
+            if end.endswith(secret[:size]):
+                text = end[:-size] + REDACTED
+                break
+    return text
 
 
 def _credential_spans(text: str, secrets: Sequence[str]) -> list[tuple[int, int]]:

@@ -250,3 +250,26 @@ def any_error(draw: st.DrawFn, depth: int = 2) -> InferenceError:
 @settings(max_examples=200, deadline=None)
 def test_every_error_round_trips(error: InferenceError) -> None:
     assert all(same(error, twin) for twin in twins(error))
+
+
+# A key that a provider echoes.
+
+
+def test_a_known_key_is_blotted_out_of_an_error_and_its_causes() -> None:
+    key = "corp.7f3e9a1bQ2"
+    error = ServerError(500, f"body {key}", f"message {key}", code=f"code {key}", provider_request_id=f"id {key}")
+    error.caused_by(NetworkError(f"inner {key}").caused_by(OSError(f"raw {key}")))
+    error.redact((key,))
+    shown = f"{error} {error!r} {error.to_dict()} {error.cause} {error.cause.__cause__!r}"  # type: ignore[union-attr]
+    assert key not in shown
+    assert error.body == "body ***"
+    assert isinstance(error.cause, NetworkError)
+    assert isinstance(error.cause.cause, ForeignError)
+
+
+def test_a_cause_that_shows_no_key_stays_as_it_is() -> None:
+    cause = OSError("refused")
+    error = NetworkError("gone").caused_by(cause)
+    error.redact(("corp.7f3e9a1bQ2",))
+    assert error.cause is cause
+    assert ServerError().redact(("corp.7f3e9a1bQ2",)) is None

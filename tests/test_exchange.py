@@ -791,3 +791,62 @@ def test_a_usage_that_cannot_be_one_is_unknown(usage: TokenUsage, monkeypatch: p
     exchange.receive_end(0.0)
     assert exchange.outcome is not None
     assert (exchange.outcome.error, exchange.outcome.usage) == (None, None)
+
+
+# The credential, echoed.
+
+ECHOED = "corp/7f3e9a1b.Q2"
+
+
+def carrying(key: str, *, stream: bool = True) -> Exchange:
+    exchange = Exchange(
+        ExchangeConfig(codec("openai"), NO_CLOCKS), ExecuteBatch(messages=[Message(role="user", content="hi")]),
+        SessionSnapshot(1, Credential(key)), 0.0, stream=stream,
+    )  # fmt: skip
+    exchange.sending(0.0)
+    return exchange
+
+
+@pytest.mark.parametrize("status", [401, 500, 200])
+@pytest.mark.parametrize("said", [ECHOED, ECHOED.replace("/", "\\/")], ids=["plain", "as JSON may write it"])
+@pytest.mark.parametrize("page", ['{{"error": {{"message": "no such key: {}"}}}}', "<html>{}</html>", "x" * 1990 + "{}"])
+def test_no_error_of_a_response_holds_the_credential(status: int, said: str, page: str) -> None:
+    exchange = carrying(ECHOED)
+    exchange.receive_head(status, [("content-type", "text/html"), ("x-request-id", ECHOED)], 0.0, 0.0)
+    exchange.receive_body(page.format(said).encode(), 0.0)
+    exchange.receive_end(0.0)
+    assert exchange.outcome is not None and exchange.outcome.error is not None
+    shown = f"{exchange.outcome.error} {exchange.outcome.error.to_dict()}"
+    assert "7f3e9a1b" not in shown
+
+
+def test_nor_does_an_error_in_a_stream() -> None:
+    exchange = carrying(ECHOED)
+    exchange.receive_head(200, SSE, 0.0, 0.0)
+    exchange.receive_body(f'data: {{"error": {{"message": "no such key: {ECHOED}"}}}}\n\n'.encode(), 0.0)
+    assert exchange.outcome is not None and exchange.outcome.error is not None
+    assert "7f3e9a1b" not in f"{exchange.outcome.error} {exchange.outcome.error.to_dict()}"
+
+
+def test_a_key_too_short_to_be_one_is_no_reason_to_blot() -> None:
+    exchange = carrying("k")
+    exchange.receive_head(400, (), 0.0, 0.0)
+    exchange.receive_body(b'{"error": {"message": "ask the kingdom"}}', 0.0)
+    exchange.receive_end(0.0)
+    assert exchange.outcome is not None
+    assert "ask the kingdom" in str(exchange.outcome.error)
+
+
+@pytest.mark.parametrize(
+    ("stream", "content_type", "told"),
+    [
+        (True, "text/html; charset=utf-8", "asked for text/event-stream, was answered with text/html"),
+        (False, "text/event-stream", "asked for application/json, was answered with text/event-stream"),
+    ],
+)
+def test_a_wrong_content_type_is_told_beside_the_one_asked_for(stream: bool, content_type: str, told: str) -> None:
+    exchange = carrying(ECHOED, stream=stream)
+    exchange.receive_head(200, [("content-type", content_type)], 0.0, 0.0)
+    exchange.receive_end(0.0)
+    assert exchange.outcome is not None
+    assert str(exchange.outcome.error) == told

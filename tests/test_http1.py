@@ -10,7 +10,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio.errors import InferenceError, NetworkError, ProtocolError
+from sansio.errors import ForeignError, InferenceError, NetworkError, ProtocolError
 from sansio.http import END, Headers, HttpEvent, HttpRequest, ResponseHead
 from sansio.http1 import MAX_HEAD_BYTES, Http1Connection
 
@@ -264,12 +264,20 @@ def test_a_loss_has_its_cause_and_may_be_tried_again() -> None:
     (error,) = asked().receive(b"")
     assert isinstance(error, NetworkError)
     assert error.retryable
-    assert isinstance(error.cause, h11.RemoteProtocolError)
+    assert isinstance(error.cause, ForeignError)
+    assert error.cause.type_name == "RemoteProtocolError"
     (error,) = asked().receive(b"garbage\r\n\r\n")
     assert isinstance(error, ProtocolError)
     assert error.retryable  # garbled on the way, perhaps
-    assert isinstance(error.cause, h11.RemoteProtocolError)
+    assert isinstance(error.cause, ForeignError)
+    assert error.cause.type_name == "RemoteProtocolError"
     assert error.message.startswith("not HTTP/1.1: ")
+
+
+def test_what_is_quoted_of_a_malformed_head_holds_no_credential() -> None:
+    (error,) = asked().receive(b"HTTP/1.1 200 OK\r\nauthorization\x01: Bearer sk-abcdefghijklmnop\r\n\r\n")
+    assert isinstance(error, ProtocolError)
+    assert "sk-abc" not in f"{error} {error.to_dict()} {error.cause!r}"
 
 
 def test_a_coding_is_named_and_not_tried_again() -> None:

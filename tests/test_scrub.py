@@ -8,7 +8,7 @@ import pytest
 from hypothesis import given, settings
 from hypothesis import strategies as st
 
-from sansio.scrub import EXCERPT_CHARS, excerpt, scrub
+from sansio.scrub import EXCERPT_CHARS, blot_out, excerpt, scrub
 
 OPENAI_KEY = "sk-proj-Ab3dEf6hIj9lMn0pQr2tUv5xYz"
 HEX_KEY = "0f1e2d3c4b5a69788796a5b4c3d2e1f0"
@@ -211,3 +211,27 @@ def test_any_text_is_taken_and_known_secrets_are_gone(body: bytes | str, secrets
 def test_work_is_linear_in_the_text(unit: str) -> None:
     # Not timed: a pattern that looks back over what it has passed would take minutes for a text of this size.
     assert len(scrub(unit * (200_000 // len(unit)))) <= 400_000
+
+
+# What is known to be a credential.
+
+KNOWN = "corp.7f3e9a1bQ2"
+
+
+@pytest.mark.parametrize(
+    ("text", "left"),
+    [
+        (f"unknown credential {KNOWN} for tenant", "unknown credential *** for tenant"),
+        (f"{KNOWN}{KNOWN}", "******"),
+        ("cut in the middle of corp.7f3e9a", "cut in the middle of ***"),
+        ("cut in the middle of corp.7f3e9a1…", "cut in the middle of ***"),
+        ("a few letters are no key: corp.7f", "a few letters are no key: corp.7f"),
+        ("nothing of it", "nothing of it"),
+    ],
+)
+def test_a_known_credential_is_blotted_out_of_any_words(text: str, left: str) -> None:
+    assert blot_out(text, (KNOWN,)) == left
+
+
+def test_what_is_too_short_for_a_key_spoils_no_words() -> None:
+    assert blot_out("the key of the kingdom", ("k", "key")) == "the key of the kingdom"
