@@ -5,7 +5,7 @@ The driver asks `step(now)` and does what the answer says, until it has a chunk 
     Post        tell the engine this fact
     Park        wait until the engine has an order for this request
     Connect     get a connection to the request's origin          then `connected` or `failed`
-    Send        send the request over it                           then nothing or `failed`
+    Send        send the request over it                           then nothing or `send_failed`
     Receive     wait for what the connection reads                 then `received` or `failed`
     Discard     let go of the connection: keep it if it is fit to be used again, else close it
     Deliver     hand this chunk to the caller
@@ -26,8 +26,9 @@ from typing import TypeAlias, assert_never
 from .batch import TokenChunk
 from .errors import BadRequest, InferenceError, NetworkError
 from .events import AbortAttempt, AddRequest, AttemptEnded, Cancel, Committed, Complete, Event, HeadReceived, StartAttempt
-from .exchange import Exchange, internal_error
+from .exchange import Exchange, Phase, internal_error
 from .http import END, HttpEvent, HttpRequest, ResponseHead
+from .scrub import excerpt
 
 
 @dataclass(slots=True)
@@ -98,8 +99,8 @@ class RemoteWorker:
     critical section (one lock with threads, nothing at all on an event loop)."""
 
     __slots__ = (
-        "_aborted", "_attempt", "_connected", "_exchange", "_outcome", "_posts", "_request", "_response_ended", "_submitted",
-        "_told_commit", "add", "attended", "chunks",
+        "_aborted", "_attempt", "_connected", "_exchange", "_outcome", "_posts", "_request", "_response_ended",
+        "_send_error", "_submitted", "_told_commit", "add", "attended", "chunks",
     )  # fmt: skip
 
     def __init__(self, add: AddRequest) -> None:
@@ -117,6 +118,7 @@ class RemoteWorker:
         self._response_ended = False
         self._told_commit = False
         self._aborted: InferenceError | None = None
+        self._send_error: InferenceError | None = None
         self._outcome: Complete | None = None
 
     @property
@@ -138,7 +140,7 @@ class RemoteWorker:
             case StartAttempt():
                 self._exchange, self._attempt, self._request = effect.exchange, effect.attempt, None
                 self._response_ended = self._told_commit = False
-                self._aborted = None
+                self._aborted = self._send_error = None
             case AbortAttempt():
                 if self._exchange is not None and effect.attempt == self._attempt:
                     self._aborted = effect.error or NetworkError("called off by its caller")
@@ -218,7 +220,7 @@ class RemoteWorker:
                     self._response_ended = True
                     self.chunks.extend(exchange.receive_end(now))
                 else:
-                    self.chunks.extend(exchange.fail(event, now))
+                    self.chunks.extend(exchange.fail(self._first_cause(exchange, event), now))
         except Exception as error:  # a defect of a codec, ours or a third party's: one request fails, nothing else
             exchange.fail(internal_error(error), now)
         if exchange.committed and not self._told_commit:
@@ -234,9 +236,20 @@ class RemoteWorker:
             overdue = self._exchange.overdue(now) if self._exchange is not None and isinstance(error, TimeoutError) else None
             if overdue is not None:
                 error = overdue.caused_by(error)
-            self._fail(error if isinstance(error, InferenceError) else network_error(error), now)
+            said = error if isinstance(error, InferenceError) else network_error(error)
+            self._fail(said if self._exchange is None else self._first_cause(self._exchange, said), now)
+
+    def send_failed(self, error: BaseException) -> None:
+        """Sending broke. A server may answer before it has read everything, and hang up (a 413, say): what it said is read
+        first, and counts (RFC 9112, section 9.5)."""
+        if self._aborted is None:
+            self._send_error = error if isinstance(error, InferenceError) else network_error(error)
 
     # ---- inside -----------------------------------------------------------------------------------------------------------
+
+    def _first_cause(self, exchange: Exchange, error: InferenceError) -> InferenceError:
+        """Without an answer, a send that broke is what went wrong, not the end that followed."""
+        return error if self._send_error is None or exchange.phase is not Phase.SENT else self._send_error
 
     def _connect(self, exchange: Exchange, now: float) -> Step:
         try:
@@ -269,6 +282,6 @@ class RemoteWorker:
 
 def network_error(cause: BaseException) -> NetworkError:
     """What a failed connect, send or receive becomes, with its cause chained."""
-    error = NetworkError(f"{type(cause).__name__}: {str(cause)[:200]}")
+    error = NetworkError(f"{type(cause).__name__}: {excerpt(str(cause))[:200]}")
     error.__cause__ = cause
     return error

@@ -7,7 +7,7 @@ import random
 import socket
 import threading
 from collections.abc import Iterator
-from contextlib import ExitStack, contextmanager
+from contextlib import ExitStack, contextmanager, suppress
 from typing import Any
 
 import anyio
@@ -18,6 +18,7 @@ import trio.testing
 from drivers import asyncio_driver, sync_driver, trio_driver
 from drivers.mock_provider import serve_in_thread
 from sansio import (
+    BadRequest,
     Close,
     Credential,
     Deployment,
@@ -377,3 +378,67 @@ def test_close_does_not_wait_for_ever_for_a_callable_that_hangs() -> None:
             closing.join(GENEROUS)
             assert not closing.is_alive()
             release.set()
+
+
+# An answer that comes before the request was read.
+
+
+@contextmanager
+def refusing_early() -> Iterator[tuple[str, list[int]]]:
+    """A server that reads a head, answers 413 and hangs up, whatever is still on its way; how often it was asked."""
+    asked: list[int] = []
+    with socket.create_server(("127.0.0.1", 0)) as listener:
+
+        def serve() -> None:
+            while True:
+                try:
+                    connection, _ = listener.accept()
+                except OSError:
+                    return
+                with connection:
+                    head = b""
+                    while b"\r\n\r\n" not in head and (data := connection.recv(1000)):
+                        head += data
+                    if not head:
+                        return
+                    asked.append(1)
+                    connection.sendall(b"HTTP/1.1 413 Too Large\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")
+
+        thread = threading.Thread(target=serve)
+        thread.start()
+        url = f"http://127.0.0.1:{listener.getsockname()[1]}"
+        try:
+            yield url, asked
+        finally:
+            with suppress(OSError), socket.create_connection(listener.getsockname()[:2]):
+                pass
+            listener.close()
+            thread.join(GENEROUS)
+
+
+@pytest.mark.parametrize("driver", ["sync", "asyncio", "trio"])
+def test_an_early_refusal_of_a_large_request_is_heard(driver: str) -> None:
+    large = batch("x" * 8_000_000)
+
+    async def ask_on_asyncio(url: str) -> None:
+        async with asyncio_driver.RemoteEngine(deployment(url)) as engine:
+            await engine.generate(large)
+
+    async def ask_on_trio(url: str) -> None:
+        async with trio_driver.RemoteEngine(deployment(url)) as engine:
+            await engine.generate(large)
+
+    def ask(url: str) -> None:
+        if driver == "sync":
+            with sync_driver.RemoteEngine(deployment(url)) as engine:
+                engine.generate(large)
+        elif driver == "asyncio":
+            asyncio.run(ask_on_asyncio(url))
+        else:
+            trio.run(ask_on_trio, url)
+
+    with refusing_early() as (url, asked):
+        with pytest.raises(BadRequest) as refused:
+            ask(url)
+        assert refused.value.status == 413
+        assert len(asked) == 1

@@ -776,3 +776,52 @@ def test_leaving_between_attempts_rests_no_clock() -> None:
     worker.attended = True
     worker.leave(1.0)
     assert not worker.attended
+
+
+# A send that breaks because the server has answered already (RFC 9112, section 9.5).
+
+
+def outcome_of(*answer: HttpEvent, broken: BaseException | None = None) -> InferenceError | None:
+    """How an attempt ended whose send broke, and whose connection then read this."""
+    worker = make()
+    worker.order(start())
+    worker._submitted = True
+    assert isinstance(worker.step(0.0), Connect)
+    worker.connected()
+    assert isinstance(worker.step(0.0), Send)
+    worker.send_failed(broken or BrokenPipeError("gone"))
+    assert isinstance(worker.step(0.0), Receive)
+    worker.received(answer, 0.0, 1000.0)
+    ended = [post.event for post in iter(lambda: worker.immediate(0.0), None) if isinstance(post, Post)]
+    (report,) = [event for event in ended if isinstance(event, AttemptEnded)]
+    return report.error
+
+
+def test_what_the_server_said_before_it_hung_up_counts() -> None:
+    error = outcome_of(ResponseHead(413), b"too large", END)
+    assert error is not None
+    assert error.status == 413
+
+
+def test_without_an_answer_the_broken_send_is_what_went_wrong() -> None:
+    error = outcome_of(NetworkError("closed"))
+    assert isinstance(error, NetworkError)
+    assert "BrokenPipeError" in error.message
+    assert outcome_of(NetworkError("closed"), broken=NetworkError("its own words")).message == "its own words"  # type: ignore[union-attr]
+
+
+def test_an_answer_that_breaks_off_is_its_own_failure() -> None:
+    error = outcome_of(SSE, NetworkError("closed"))
+    assert isinstance(error, NetworkError)
+    assert error.message == "closed"
+
+
+def test_a_broken_send_is_forgotten_with_its_attempt_and_nothing_after_an_abort() -> None:
+    worker = make()
+    worker.order(start())
+    worker.send_failed(BrokenPipeError("gone"))
+    worker.order(start(2))
+    assert worker._send_error is None
+    worker.order(AbortAttempt(1, 2, Timeout(1.0)))
+    worker.send_failed(BrokenPipeError("gone"))
+    assert worker._send_error is None

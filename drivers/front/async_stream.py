@@ -139,7 +139,7 @@ class AsyncTokenStream(ABC, Generic[ConnectionT]):
         try:
             await self._connection.send(request)
         except OSError as error:
-            self.worker.failed(error, self._engine.now())
+            self.worker.send_failed(error)
 
     async def _receive(self) -> None:
         assert self._connection is not None

@@ -254,7 +254,7 @@ class TokenStream:
             with SHIELD.lowered():
                 self._connection.send(request)
         except OSError as error:
-            self.worker.failed(error, time.monotonic())
+            self.worker.send_failed(error)
 
     def _receive(self) -> None:
         assert self._connection is not None

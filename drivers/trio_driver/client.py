@@ -74,9 +74,13 @@ class Connection:
 
     async def _send_rest(self) -> None:
         assert self._socket is not None
-        while self._unsent:
-            sent = await self._when_ready(partial(self._socket.send, self._unsent), trio.lowlevel.wait_writable)
-            self._unsent = self._unsent[sent:]
+        try:
+            while self._unsent:
+                sent = await self._when_ready(partial(self._socket.send, self._unsent), trio.lowlevel.wait_writable)
+                self._unsent = self._unsent[sent:]
+        except OSError:
+            self._unsent = memoryview(b"")  # nobody reads it; what was answered may still be read
+            raise
 
     async def receive(self) -> list[HttpEvent]:
         """Wait for bytes, and say what they mean; first send what a cancelled `send` left. Raises `OSError` likewise."""
