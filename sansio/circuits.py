@@ -77,8 +77,8 @@ class Circuits:
             self.follow(lane)
 
     def override(self, lane: Lane, action: CircuitAction, duration: float | None) -> None:
-        """An operator's word on the endpoint's circuit."""
-        breaker, now = lane.circuit.breaker, self._registry.now
+        """An operator's word on the endpoint's circuit. Closing and resetting also lift what is held against the key."""
+        breaker, key_breaker, now = lane.circuit.breaker, lane.key_circuit.breaker, self._registry.now
         match action:
             case CircuitAction.OPEN:
                 breaker.force_open(duration, now)
@@ -86,8 +86,10 @@ class Circuits:
                 self._fail_behind(lane.circuit)  # as above
             case CircuitAction.CLOSE:
                 breaker.force_closed(now)
+                key_breaker.force_closed(now)
             case CircuitAction.RESET:
                 breaker.reset(now)
+                key_breaker.reset(now)
             case _:
                 assert_never(action)
         self.follow(lane)

@@ -11,7 +11,7 @@ import enum
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass, field, fields
+from dataclasses import MISSING, dataclass, field, fields
 from typing import Any, TypeVar, cast
 
 from .budget import Budget
@@ -93,7 +93,8 @@ class RuntimeConfig:
         for name in ("endpoint", "api", "organization", "project"):
             value = getattr(self, name)
             if value is not None and not isinstance(value, str):
-                raise ValueError(f"{name}: {value!r} is not a string")
+                shown = repr(value) if isinstance(value, (int, float)) else f"a {type(value).__name__}"  # it may hold a key
+                raise ValueError(f"{name}: {shown} is not a string")
         if self.endpoint is not None:
             try:
                 parse_origin(self.endpoint)
@@ -243,6 +244,9 @@ def from_mapping(kind: type[Config], value: object, path: str) -> Config:
             raise ValueError(
                 f"{path}: unknown key {key!r}" + (f"; did you mean {near[0]!r}?" if near else f"; known: {', '.join(known)}")
             )
+    required = [f.name for f in fields(cast(Any, kind)) if f.default is MISSING and f.default_factory is MISSING]
+    if missing := [name for name in required if name not in table]:
+        raise ValueError(f"{path}: {missing[0]!r} is missing; every {kind.__name__} needs {' and '.join(required)}")
     try:
         return kind(**table)
     except (ValueError, TypeError) as error:

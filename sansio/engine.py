@@ -453,7 +453,8 @@ class RemoteEngineCore:
         """A 429 is the bucket's affair, not only the request's that met it: whoever cannot wait that long fails now."""
         registry, group = self._registry, lane.group
         registry.metrics.throttled += 1
-        group.limiter.observe_throttled(error.retry_after, registry.now)
+        hint = error.retry_after if lane.deployment.config.retry.respect_retry_after else None
+        group.limiter.observe_throttled(hint, registry.now)
         registry.notice("throttled", lane, retry_after=error.retry_after)
         pause = group.limiter.paused_until
         if pause is None or pause <= max(registry.now, group.paused_until):
@@ -548,5 +549,6 @@ class RemoteEngineCore:
 
 
 def _check_timeout(timeout: float | None) -> None:
-    if timeout is not None and not (isinstance(timeout, (int, float)) and 0 < timeout < math.inf):
+    is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
+    if timeout is not None and not (is_number and 0 < timeout < math.inf):
         raise ValueError(f"timeout: {timeout!r} is not a number of seconds above 0, nor None")

@@ -39,7 +39,7 @@ class Breaker:
         self._tell(OverrideCircuit(deployment, CircuitAction.OPEN, duration))
 
     def force_closed(self, deployment: str | None = None) -> None:
-        """Let everything through again."""
+        """Let everything through again, also what a refused key held back."""
         self._tell(OverrideCircuit(deployment, CircuitAction.CLOSE))
 
     def reset(self, deployment: str | None = None) -> None:

@@ -1,4 +1,4 @@
-"""Who shares what: from the deployments of an engine to its lanes, limiters, circuits and sessions (spec 3).
+"""Who shares what: from the deployments of an engine to its lanes, limiters, circuits and sessions.
 
 One limiter per (provider, key, model), one circuit per (provider, endpoint), one key circuit per (provider, key), one
 session per (provider, secret). Keys are compared by the fingerprint they had at the start, so that a rotation does not

@@ -404,3 +404,15 @@ def test_a_longer_refusal_of_the_key_fails_who_can_no_longer_wait() -> None:
     rig.submit(3, wait_for_circuit=True, timeout=10.0)
     rig.end(2, Forbidden(retry_after=20.0))
     assert rig.outcome(3) == "circuit_open"
+
+
+@pytest.mark.parametrize("action", [CircuitAction.CLOSE, CircuitAction.RESET])
+def test_closing_and_resetting_lift_what_is_held_against_the_key(action: CircuitAction) -> None:
+    rig = rig_with()
+    rig.submit(1)
+    rig.end(1, Forbidden())
+    rig.submit(2)
+    assert rig.outcome(2) == "circuit_open"
+    rig.tell(OverrideCircuit("chat", action))
+    rig.submit(3)
+    assert rig.starts() == [3]

@@ -47,7 +47,7 @@ def test_among_several_deployments_one_must_be_named() -> None:
         engine.codec("c")
 
 
-@pytest.mark.parametrize("timeout", [0, -1.0, math.inf, math.nan, "1"])
+@pytest.mark.parametrize("timeout", [0, -1.0, math.inf, math.nan, "1", True])
 def test_a_timeout_is_seconds(timeout: Any) -> None:
     rig = Rig()
     with pytest.raises(ValueError, match=r"^timeout: "):
@@ -493,3 +493,11 @@ def test_slots_that_a_budget_took_come_back_by_time_alone() -> None:
     rig.tick_at_deadline()
     assert 2 in rig.started
     assert rig.now >= START + 3600.0
+
+
+def test_a_hint_that_is_not_respected_pauses_nobody() -> None:
+    rig = busy(deployment(serving=ONE_SLOT, retry={"max_retries": 0, "respect_retry_after": False}))
+    rig.submit(1)
+    rig.send(0)
+    rig.end(0, RateLimited("openai", 10.0))
+    assert rig.starts() == [1]
