@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal
+from typing import Any, Literal, cast
 
 import msgspec
 
@@ -61,7 +61,11 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. ``tool_call_id`` belongs to a ``tool`` message, ``tool_calls`` and ``refusal`` to an ``assistant`` one."""
+    """One turn. ``tool_call_id`` belongs to a ``tool`` message, ``tool_calls`` and ``refusal`` to an ``assistant`` one.
+
+    A content of ``None`` beside a call or a refusal, as providers send it, is taken for ``""``. Raises `ValueError` for any
+    other content that is neither text nor a list of parts, and for calls that are no list of `ToolCall`.
+    """
 
     role: Role
     content: str | Sequence[ContentPart] = ""
@@ -70,6 +74,13 @@ class Message:
     tool_calls: Sequence[ToolCall] = ()
     refusal: str | None = None
 
+    def __post_init__(self) -> None:
+        _check_list("tool_calls", self.tool_calls, ToolCall, "ToolCall(id=…, name=…, arguments=…)")
+        if self.content is None and (self.tool_calls or self.refusal):
+            object.__setattr__(self, "content", "")
+        if not isinstance(self.content, (str, Sequence)) or isinstance(self.content, (bytes, bytearray, memoryview)):
+            raise ValueError(f"content: {type(self.content).__name__} is neither a str nor a list of TextPart and ImagePart")
+
 
 @dataclass(frozen=True, slots=True)
 class ExecuteBatch:
@@ -77,7 +88,7 @@ class ExecuteBatch:
 
     ``max_output_tokens`` counts reasoning too. ``response_format`` is ``"text"``, ``"json_object"`` or a JSON Schema
     mapping. ``extra`` is passed through to the provider's body untouched and wins over what the codec wrote.
-    Raises `ValueError` for no messages or a number out of range.
+    Raises `ValueError`, naming the field, for no messages, a number out of range, or what is of another type.
     """
 
     messages: Sequence[Message]
@@ -97,12 +108,29 @@ class ExecuteBatch:
     def __post_init__(self) -> None:
         if not self.messages:
             raise ValueError("messages: is empty; give at least one Message")
-        for message in self.messages:
-            if not isinstance(message, Message):
-                raise ValueError(f"messages: {type(message).__name__} is not a Message; write Message(role=…, content=…)")
+        _check_list("messages", self.messages, Message, "Message(role=…, content=…)")
+        _check_list("tools", self.tools, Tool, "Tool(name=…)")
+        if isinstance(self.stop, str):  # a sequence of its characters, which nobody means
+            raise ValueError(f"stop: {self.stop!r} is one str; write stop=({self.stop!r},)")
+        _check_list("stop", self.stop, str, "stop=('…',)")
+        for name in ("metadata", "extra"):
+            if not isinstance(value := getattr(self, name), Mapping):
+                raise ValueError(f"{name}: {type(value).__name__} is not a mapping; leave it out or give a dict")
+        for name in ("max_output_tokens", "seed"):
+            if (number := getattr(self, name)) is not None and type(number) is not int:
+                raise ValueError(f"{name}: {number!r} is not a whole number; leave it out for the provider's own")
         _check_number("max_output_tokens", self.max_output_tokens, lowest=1)
         _check_number("temperature", self.temperature, lowest=0)
         _check_number("top_p", self.top_p, lowest=0, highest=1)
+
+
+def _check_list(name: str, values: object, of: type, remedy: str) -> None:
+    """Refuse what cannot be read twice, for the estimate and on the wire, and what holds anything else."""
+    if not isinstance(values, Sequence):
+        raise ValueError(f"{name}: {type(values).__name__} is not a list or tuple; leave it out or give one")
+    for value in cast("Sequence[object]", values):
+        if not isinstance(value, of):
+            raise ValueError(f"{name}: {type(value).__name__} is not a {of.__name__}; write {remedy}")
 
 
 def _check_number(name: str, value: object, *, lowest: int, highest: float = math.inf) -> None:
@@ -115,10 +143,15 @@ def _check_number(name: str, value: object, *, lowest: int, highest: float = mat
 
 @dataclass(frozen=True, slots=True)
 class TokenEstimate:
-    """What a request is expected to use, before it is sent: what the limiter and the budget reserve."""
+    """What a request is expected to use, before it is sent: what the limiter and the budget reserve.
+
+    ``output_is_limit``: the output is what the request is limited to, all its choices together, and not the codec's guess. A
+    guess yields to what the deployment's answers have used of late.
+    """
 
     input_tokens: int
     output_tokens: int
+    output_is_limit: bool = False
 
 
 @dataclass(frozen=True, slots=True)

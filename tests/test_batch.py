@@ -71,24 +71,72 @@ def test_what_is_no_message_is_refused_by_its_type(messages: Any, name: str) -> 
 @pytest.mark.parametrize(
     ("field", "values"),
     [
-        ("max_output_tokens", [0, -1, True, math.inf, math.nan, "5"]),
+        ("max_output_tokens", [0, -1, True, math.inf, math.nan, "5", 5.0]),
+        ("seed", ["5", 5.0, True, math.nan]),
         ("temperature", [-0.1, -1, math.nan, math.inf, -math.inf, False, "1"]),
         ("top_p", [-0.1, 1.1, 2, math.nan, math.inf, True, "1"]),
     ],
 )
 def test_a_number_out_of_range_is_refused_by_name(field: str, values: list[Any]) -> None:
     for value in values:
-        with pytest.raises(ValueError, match=f"^{field}: .* is not a number from [01] to "):
+        with pytest.raises(ValueError, match=f"^{field}: .* is not a (whole number;|number from [01] to )"):
             ExecuteBatch([HELLO], **{field: value})
 
 
 @pytest.mark.parametrize(
     ("field", "values"),
-    [("max_output_tokens", [None, 1, 10**6]), ("temperature", [None, 0, 0.0, 2.0, 5]), ("top_p", [None, 0, 0.5, 1, 1.0])],
+    [
+        ("max_output_tokens", [None, 1, 10**6]),
+        ("seed", [None, 0, -1, 2**63]),
+        ("temperature", [None, 0, 0.0, 2.0, 5]),
+        ("top_p", [None, 0, 0.5, 1, 1.0]),
+    ],
 )
 def test_a_number_in_range_is_taken(field: str, values: list[Any]) -> None:
     for value in values:
         assert getattr(ExecuteBatch([HELLO], **{field: value}), field) == value
+
+
+@pytest.mark.parametrize(
+    ("field", "value", "why"),
+    [
+        ("messages", iter([HELLO]), "list_iterator is not a list or tuple"),
+        ("messages", 5, "int is not a list or tuple"),
+        ("tools", [1], r"int is not a Tool; write Tool\(name="),
+        ("tools", None, "NoneType is not a list or tuple; leave it out"),
+        ("stop", "abc", r"'abc' is one str; write stop=\('abc',\)"),
+        ("stop", "", "'' is one str"),
+        ("stop", [1], "int is not a str"),
+        ("stop", None, "NoneType is not a list or tuple"),
+        ("metadata", None, "NoneType is not a mapping; leave it out or give a dict"),
+        ("metadata", [("a", "b")], "list is not a mapping"),
+        ("extra", None, "NoneType is not a mapping; leave it out or give a dict"),
+        ("extra", '{"n": 2}', "str is not a mapping"),
+    ],
+)
+def test_what_is_of_another_type_is_refused_by_name(field: str, value: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: {why}"):
+        ExecuteBatch(**{"messages": [HELLO], field: value})
+
+
+@pytest.mark.parametrize("said", [{"tool_calls": [ToolCall("c1", "f", "{}")]}, {"refusal": "no"}])
+def test_no_content_beside_a_call_or_a_refusal_is_an_empty_one(said: dict[str, Any]) -> None:
+    none: Any = None
+    assert Message("assistant", none, **said) == Message("assistant", "", **said)
+
+
+@pytest.mark.parametrize("content", [None, 5, b"x", bytearray(b"x"), memoryview(b"x"), {"type": "text"}, iter(())])
+def test_other_content_is_refused(content: Any) -> None:
+    with pytest.raises(ValueError, match=f"^content: {type(content).__name__} is neither a str nor a list of TextPart and"):
+        Message("user", content)
+
+
+@pytest.mark.parametrize("calls", [None, [{"id": "c1"}], "call"])
+def test_calls_that_are_none_are_refused(calls: Any) -> None:
+    with pytest.raises(
+        ValueError, match=r"^tool_calls: (NoneType is not a list|(dict|str) is not a ToolCall; write ToolCall)"
+    ):
+        Message("assistant", "", tool_calls=calls)
 
 
 # Usage
