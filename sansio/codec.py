@@ -25,7 +25,7 @@ class StreamDecoder(Protocol):
     """The in-stream error, once one came. Nothing after it is decoded."""
 
     complete: bool
-    """Whether the provider's proof of completeness was seen (for OpenAI: a finish reason for every choice)."""
+    """Whether the provider's proof of completeness was seen (for OpenAI: a finish reason for every choice asked for)."""
 
     terminal: bool
     """Whether the format's last event was seen (``[DONE]``): nothing more is to be expected."""
@@ -62,8 +62,8 @@ class ProviderCodec(Protocol):
         """What to reserve before sending. Cheap: no tokenizer."""
         ...
 
-    def stream_decoder(self) -> StreamDecoder:
-        """A fresh decoder for one streamed answer."""
+    def stream_decoder(self, batch: ExecuteBatch | None = None) -> StreamDecoder:
+        """A fresh decoder for one streamed answer to ``batch``: how many choices it asks for, it must get. ``None``: one."""
         ...
 
     def decode_unary(self, body: bytes) -> list[TokenChunk] | InferenceError:

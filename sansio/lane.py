@@ -135,8 +135,11 @@ class Lane:
 
     def estimate(self, add: AddRequest) -> TokenEstimate:
         """What to reserve for a request: its own limit on the output, else the 95th percentile of what came lately, and then
-        never more than the limiter could grant."""
-        if add.batch.max_output_tokens is not None:
+        never more than the limiter could grant.
+
+        The percentile is of whole answers, all choices together, so it is not multiplied by the choices asked for.
+        """
+        if add.estimate.output_is_limit or add.batch.max_output_tokens is not None:
             return add.estimate
         limits, input_tokens, output_tokens = self.group.limiter.limits, add.estimate.input_tokens, self.outputs.value()
         if limits.output_tokens_per_minute is not None:

@@ -93,6 +93,14 @@ def test_a_limit_on_the_output_is_what_is_reserved() -> None:
     assert request(lane(), tokens=(5, 70)).estimate == TokenEstimate(5, 70)
 
 
+def test_also_where_only_the_codec_knows_that_it_is_one() -> None:
+    one = lane(limits={"output_tokens_per_minute": 1_000})
+    for _ in range(20):
+        one.outputs.add(200)
+    limited = AddRequest(1, "chat", OPEN_ENDED, TokenEstimate(5, 900, True))
+    assert Request(limited, one, 1, 0.0).estimate == TokenEstimate(5, 900, True)
+
+
 @pytest.mark.parametrize(("limits", "reserved"), [
     ({}, (5, 200)), ({"output_tokens_per_minute": 50}, (5, 50)), ({"tokens_per_minute": 30}, (5, 25)),
     ({"tokens_per_minute": 3}, (5, 0)),

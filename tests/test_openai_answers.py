@@ -10,7 +10,7 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mangled import events, frames, texts
 
-from sansio.batch import TokenChunk, Tokens, TokenUsage, ToolCall, ToolCallDelta
+from sansio.batch import ExecuteBatch, Message, TokenChunk, Tokens, TokenUsage, ToolCall, ToolCallDelta
 from sansio.errors import InferenceError, ProtocolError
 from sansio.providers.openai import OpenAIChat
 from sansio.providers.openai_answers import ChatStreamDecoder
@@ -157,6 +157,39 @@ def test_finish_reasons_are_normalised_and_kept(raw: str, finish_reason: str) ->
     assert decoder.complete
     answer = CODEC.decode_unary(json.dumps({"choices": [{"message": {}, "finish_reason": raw}]}).encode())
     assert answer == chunks
+
+
+@pytest.mark.parametrize(
+    ("extra", "came", "complete"),
+    [
+        ({}, [0], True),
+        ({"n": 2}, [0], False),
+        ({"n": 2}, [0, 0], False),
+        ({"n": 2}, [1], False),
+        ({"n": 2}, [1, 0], True),
+        ({"n": 2}, [0, 1, 2], True),
+        ({"n": 3}, [0, 1], False),
+        ({"n": 0}, [0], True),
+        ({"n": True}, [0], True),
+        ({"n": "2"}, [0], True),
+        ({"n": 2}, [], False),
+    ],
+)
+def test_a_stream_is_complete_with_as_many_finish_reasons_as_choices_were_asked_for(
+    extra: dict[str, Any], came: list[int], complete: bool
+) -> None:
+    decoder = CODEC.stream_decoder(ExecuteBatch([Message("user", "hello")], extra=extra))
+    decoder.decode([event(delta("stop", index)) for index in came])
+    assert decoder.complete is complete
+
+
+def test_a_choice_that_was_begun_must_end_even_if_nobody_asked_for_it() -> None:
+    for asked in (None, ExecuteBatch([Message("user", "hello")])):
+        decoder = CODEC.stream_decoder(asked)
+        decoder.decode([event(delta("stop")), event(delta(content="x", index=1))])
+        assert not decoder.complete
+        decoder.decode([event(delta("stop", 1))])
+        assert decoder.complete
 
 
 def test_tool_calls_join_by_index() -> None:

@@ -231,16 +231,19 @@ def test_codecs_by_name() -> None:
     ("batch", "estimate"),
     [
         (ExecuteBatch([HELLO]), TokenEstimate(2 + 8, 1024)),
-        (ExecuteBatch([Message("user", "x" * 4000)], max_output_tokens=10), TokenEstimate(1000 + 8, 10)),
+        (ExecuteBatch([Message("user", "x" * 4000)], max_output_tokens=10), TokenEstimate(1000 + 8, 10, True)),
         (ExecuteBatch([Message("user", "日本")]), TokenEstimate(2 + 8, 1024)),  # six bytes
         (ExecuteBatch([HELLO] * 3), TokenEstimate(4 + 16, 1024)),
         (ExecuteBatch([Message("user", [TextPart("12345678"), ImagePart("http://x")])]), TokenEstimate(2 + 8 + 1000, 1024)),
         (ExecuteBatch([Message("assistant", tool_calls=[ToolCall("id", "name", "[10]")])]), TokenEstimate(2 + 8, 1024)),
         (ExecuteBatch([HELLO], tools=[Tool("f" * 8, "d" * 8)]), TokenEstimate(6 + 8, 1024)),  # 5 + 8 + 8 + len("{}")
         (ExecuteBatch([HELLO], response_format={"a": 1}), TokenEstimate(4 + 8, 1024)),
-        (ExecuteBatch([HELLO], max_output_tokens=10, extra={"n": 3}), TokenEstimate(10, 30)),
-        (ExecuteBatch([HELLO], max_output_tokens=10, extra={"max_completion_tokens": 7}), TokenEstimate(10, 7)),
-        (ExecuteBatch([HELLO], extra={"max_tokens": 9, "n": "many"}), TokenEstimate(10, 9)),
+        (ExecuteBatch([HELLO], max_output_tokens=10, extra={"n": 3}), TokenEstimate(10, 30, True)),
+        (ExecuteBatch([HELLO], extra={"n": 3}), TokenEstimate(10, 3 * 1024)),
+        (ExecuteBatch([HELLO], extra={"n": True, "max_tokens": 0}), TokenEstimate(10, 1024)),
+        (ExecuteBatch([HELLO], extra={"n": 2, "max_completion_tokens": 50}), TokenEstimate(10, 100, True)),
+        (ExecuteBatch([HELLO], max_output_tokens=10, extra={"max_completion_tokens": 7}), TokenEstimate(10, 7, True)),
+        (ExecuteBatch([HELLO], extra={"max_tokens": 9, "n": "many"}), TokenEstimate(10, 9, True)),
     ],
 )
 def test_estimates(batch: ExecuteBatch, estimate: TokenEstimate) -> None:

@@ -74,7 +74,7 @@ class WordCodec:
     def estimate(self, batch: ExecuteBatch) -> TokenEstimate:
         return TokenEstimate(1, 1)
 
-    def stream_decoder(self) -> WordDecoder:
+    def stream_decoder(self, batch: ExecuteBatch | None = None) -> WordDecoder:
         return WordDecoder()
 
     def decode_unary(self, body: bytes) -> list[TokenChunk] | InferenceError:

@@ -117,8 +117,8 @@ class OpenAIChat:
     def estimate(self, batch: ExecuteBatch) -> TokenEstimate:
         """About a token for four bytes of text, a few for each message, and a flat thousand for each image.
 
-        The output is ``max_output_tokens``, else `DEFAULT_OUTPUT_TOKENS`; ``extra`` is heard (``n``, and both names of
-        the limit).
+        The output is ``max_output_tokens``, else a guess of `DEFAULT_OUTPUT_TOKENS`, for each choice; ``extra`` is heard
+        (``n``, and both names of the limit).
         """
         bytes_of_text, images = 0, 0
         for message in batch.messages:
@@ -134,16 +134,16 @@ class OpenAIChat:
             bytes_of_text += _length(repr(batch.response_format))
         overhead = _MESSAGE_TOKENS * (len(batch.messages) + 1)
         limits = (batch.extra.get("max_completion_tokens"), batch.extra.get("max_tokens"), batch.max_output_tokens)
-        output = next((limit for limit in limits if type(limit) is int and limit > 0), DEFAULT_OUTPUT_TOKENS)
-        answers = batch.extra.get("n")
+        limit = next((limit for limit in limits if type(limit) is int and limit > 0), None)
         return TokenEstimate(
             input_tokens=-(-bytes_of_text // 4) + overhead + images * _IMAGE_TOKENS,
-            output_tokens=output * (answers if type(answers) is int and answers > 0 else 1),
+            output_tokens=(DEFAULT_OUTPUT_TOKENS if limit is None else limit) * _choices(batch),
+            output_is_limit=limit is not None,
         )
 
-    def stream_decoder(self) -> ChatStreamDecoder:
-        """A fresh decoder for one stream."""
-        return ChatStreamDecoder(self.provider)
+    def stream_decoder(self, batch: ExecuteBatch | None = None) -> ChatStreamDecoder:
+        """A fresh decoder for one stream, which is complete with all the choices that ``batch`` asks for."""
+        return ChatStreamDecoder(self.provider, 1 if batch is None else _choices(batch))
 
     def decode_unary(self, body: bytes) -> list[TokenChunk] | InferenceError:
         """One chunk per choice, the usage on the first; or the error in the body, or that it is no answer at all."""
@@ -183,6 +183,12 @@ class OpenAIChat:
             if dimension is not None and dimension.remaining == 0 and dimension.reset_after is not None
         ]
         return max(resets, default=None)
+
+
+def _choices(batch: ExecuteBatch) -> int:
+    """How many answers are asked for: ``extra["n"]``, where it is a count."""
+    choices = batch.extra.get("n")
+    return choices if type(choices) is int and choices > 0 else 1
 
 
 def _message_json(message: Message) -> dict[str, Any]:

@@ -110,18 +110,20 @@ _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
 class ChatStreamDecoder:
     """Decodes the events of one stream. See `sansio.codec.StreamDecoder` for what its attributes mean.
 
-    ``complete`` once every choice that was seen has a finish reason; an error frame takes it back. ``terminal`` at
-    ``[DONE]``, which proves nothing: LiteLLM sends it after an error too. Nothing after an error or ``[DONE]`` is decoded.
+    ``complete`` once as many choices as were asked for (``choices``), and every one that was seen, have a finish reason; an
+    error frame takes it back. ``terminal`` at ``[DONE]``, which proves nothing: LiteLLM sends it after an error too. Nothing
+    after an error or ``[DONE]`` is decoded.
     """
 
-    __slots__ = ("_call_ids", "_ended", "_provider", "complete", "error", "terminal", "usage")
+    __slots__ = ("_call_ids", "_choices", "_ended", "_provider", "complete", "error", "terminal", "usage")
 
-    def __init__(self, provider: str = "openai") -> None:
+    def __init__(self, provider: str = "openai", choices: int = 1) -> None:
         self.error: InferenceError | None = None
         self.complete = False
         self.terminal = False
         self.usage: TokenUsage | None = None
         self._provider = provider
+        self._choices = choices
         self._ended: dict[int, bool] = {}
         self._call_ids: dict[int, list[str]] = {}
 
@@ -156,7 +158,7 @@ class ChatStreamDecoder:
             calls = tuple(_call_delta(call, self._call_index(index, call)) for call in _calls(delta))
         if finish is not None:
             self._ended[index] = True
-            self.complete = all(self._ended.values())
+            self.complete = len(self._ended) >= self._choices and all(self._ended.values())
             chunks.append(TokenChunk(text, reasoning, refusal, calls, index, _FINISH_REASONS.get(finish, "unknown"), finish))
         elif text or reasoning or refusal or calls:
             chunks.append(TokenChunk(text, reasoning, refusal, calls, index))

@@ -252,7 +252,7 @@ class EchoCodec:
     def estimate(self, batch: ExecuteBatch) -> TokenEstimate:
         return TokenEstimate(input_tokens=1, output_tokens=1)
 
-    def stream_decoder(self) -> EchoDecoder:
+    def stream_decoder(self, batch: ExecuteBatch | None = None) -> EchoDecoder:
         return EchoDecoder()
 
     def decode_unary(self, body: bytes) -> list[TokenChunk] | InferenceError:
