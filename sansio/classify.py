@@ -122,12 +122,15 @@ _GO_DURATION: Final = re.compile(rf"(?:{_GO_TERM.pattern})+")
 _EPOCH: Final = datetime(1970, 1, 1)
 
 
-def parse_retry_after(value: str, unix_now: float) -> float | None:
+def parse_retry_after(value: str | None, unix_now: float) -> float | None:
     """The seconds to wait that a ``Retry-After`` asks for, or ``None`` where it says nothing readable. Never raises.
 
     RFC 9110, section 10.2.3: whole seconds (decimals are taken too, some providers send them) or an HTTP date in any of
-    the three forms of section 5.6.7; a date in the past asks for 0.0. ``unix_now`` is the Unix time in seconds.
+    the three forms of section 5.6.7; a date in the past asks for 0.0. ``unix_now`` is the Unix time in seconds. What is no
+    string, such as the ``None`` of an absent header, says nothing.
     """
+    if not isinstance(value, str):
+        return None
     text = value.strip(_OWS)
     if (seconds := _parse_seconds(text)) is not None:
         return seconds
@@ -160,12 +163,15 @@ def should_retry_from_headers(headers: Iterable[tuple[str, str]] | Mapping[str, 
     return True if "true" in said else None
 
 
-def parse_reset(value: str, unix_now: float) -> float | None:
+def parse_reset(value: str | None, unix_now: float) -> float | None:
     """Seconds from ``unix_now`` until a rate limit is whole again, or ``None`` where it cannot be read. Never raises.
 
     The forms seen in ``x-ratelimit-reset-*`` and ``anthropic-ratelimit-*-reset``: a Go duration (``6m0s``, ``20ms``; OpenAI,
-    Groq), an RFC 3339 instant (Anthropic; one in the past is 0.0), plain seconds (Azure, Together).
+    Groq), an RFC 3339 instant (Anthropic; one in the past is 0.0), plain seconds (Azure, Together). What is no string says
+    nothing.
     """
+    if not isinstance(value, str):
+        return None
     text = value.strip(_OWS)
     if (seconds := _parse_seconds(text)) is not None:
         return seconds
@@ -178,7 +184,7 @@ def parse_reset(value: str, unix_now: float) -> float | None:
 
 def _pairs(headers: Iterable[tuple[str, str]] | Mapping[str, str]) -> list[tuple[str, str]]:
     pairs = cast("Iterable[tuple[str, str]]", headers.items() if isinstance(headers, Mapping) else headers)
-    return [(name.lower(), value) for name, value in pairs]
+    return [(name.lower(), value) for name, value in pairs if isinstance(name, str) and isinstance(value, str)]
 
 
 def _parse_seconds(text: str) -> float | None:

@@ -5,6 +5,7 @@ from __future__ import annotations
 import json
 import math
 from datetime import datetime, timedelta
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -174,6 +175,16 @@ def test_a_planted_key_is_nowhere_in_the_error(key: str, status: int, form: str,
 )  # fmt: skip
 def test_seconds(value: str, seconds: float | None) -> None:
     assert parse_retry_after(value, NOW) == seconds
+
+
+@pytest.mark.parametrize("value", [None, 5, 5.0, b"5", True, ["5"], object()])
+def test_what_is_no_string_says_nothing(value: Any) -> None:
+    assert parse_retry_after(value, NOW) is None
+    assert parse_reset(value, NOW) is None
+    headers: Any = [("retry-after", value), ("retry-after-ms", value), ("x-should-retry", value), (value, "7")]
+    assert retry_after_from_headers(headers, NOW) is None
+    assert retry_after_from_headers([*headers, ("retry-after", "7")], NOW) == 7.0
+    assert should_retry_from_headers(headers) is None
 
 
 @pytest.mark.parametrize(
