@@ -117,7 +117,12 @@ def to_nanoseconds(seconds: float) -> int:
 
 
 def _seconds_until(due: int, now: float) -> float:
-    """A ``wait`` of at least 0 for which ``now + wait``, added in floats, just reaches the nanosecond ``due``."""
+    """A ``wait`` of at least 0 for which ``now + wait``, added in floats, just reaches the nanosecond ``due``.
+
+    0.0 where ``now`` reaches it, though as a float it may lie a fraction of a nanosecond before it.
+    """
+    if to_nanoseconds(now) >= due:
+        return 0.0
     instant = due / _NANOSECONDS
     while to_nanoseconds(instant) < due:
         instant = math.nextafter(instant, math.inf)

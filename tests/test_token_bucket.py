@@ -66,6 +66,14 @@ def test_wait_is_the_time_until_the_tokens_are_there(spent: int, n: int, wait: f
     assert bucket.try_take(3 - spent, 8.0)  # asking booked nothing
 
 
+@pytest.mark.parametrize("now", [0.0, 0.1234567896, 1e-10, 6e-10, 12.3456789019, 1e9 + 1 / 3, -0.1234567894])
+@pytest.mark.parametrize("n", [0, 1, 3])
+def test_what_can_be_taken_now_has_no_wait_between_two_nanoseconds_either(n: int, now: float) -> None:
+    bucket = TokenBucket(4, 3)
+    assert bucket.wait(n, now) == 0.0
+    assert bucket.reserve(n, now) == 0.0
+
+
 def test_without_a_rate_the_burst_is_all_there_is() -> None:
     bucket = TokenBucket(0, 1)
     assert bucket.wait(1, 0.0) == 0.0
