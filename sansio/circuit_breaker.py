@@ -20,8 +20,9 @@ import math
 from collections import deque
 from collections.abc import Mapping
 from dataclasses import dataclass
+from math import isfinite
 from types import MappingProxyType
-from typing import Final
+from typing import Final, NoReturn
 
 from .backoff import require_count, require_number, require_positive
 
@@ -53,6 +54,8 @@ TRANSITIONS: Final[Mapping[tuple[CircuitState, str], CircuitState]] = MappingPro
     }
 )
 """(state, reason) -> next state. A pair that is not here cannot happen."""
+
+_INFINITE: Final = math.inf
 
 _TRANSITIONS_KEPT: Final = 64
 """How many undrained transitions are kept; the oldest go first."""
@@ -149,7 +152,11 @@ class CircuitTransition:
 
 
 class CircuitBreaker:
-    """One circuit. Not thread-safe: its owner serialises the calls."""
+    """One circuit. Not thread-safe: its owner serialises the calls.
+
+    In every method ``now`` is finite monotonic seconds of any epoch, else `ValueError` and nothing changes. A clock that
+    goes backwards counts as standing still.
+    """
 
     __slots__ = (
         *("_config", "_failure_times", "_failures", "_generation", "_now", "_open_duration", "_opened_at"),
@@ -173,8 +180,10 @@ class CircuitBreaker:
 
     def acquire(self, now: float) -> CircuitPermit | CircuitRejection:
         """Leave to send one request now, or when to ask again."""
-        if now > self._now:  # not max(): here and in `record` it would cost as much as all the rest
+        if self._now < now < _INFINITE:  # not max(): here and in `record` it would cost as much as all the rest
             self._now = now
+        elif not isfinite(now):
+            _refuse_time(now)
         if self._state is _CLOSED:
             return CircuitPermit(self._generation, False, self)
         self._advance()
@@ -193,11 +202,13 @@ class CircuitBreaker:
         has ended. Raises `ValueError` for another breaker's permit, or for what is no `Outcome`.
         """
         if permit.issuer is not self or not isinstance(outcome, Outcome):
-            _refuse_misuse(permit, outcome, self)
+            _refuse_misuse(permit, outcome, now, self)
             return
-        permit.issuer = None
-        if now > self._now:
+        if self._now < now < _INFINITE:
             self._now = now
+        elif not isfinite(now):
+            _refuse_time(now)
+        permit.issuer = None
         if self._state is not _CLOSED:
             self._advance()
         if permit.generation != self._generation:
@@ -213,6 +224,8 @@ class CircuitBreaker:
 
     def state(self, now: float) -> CircuitState:
         """The state at ``now``."""
+        if not isfinite(now):
+            _refuse_time(now)
         self._now = max(self._now, now)
         self._advance()
         return self._state
@@ -331,9 +344,15 @@ class CircuitBreaker:
         self._forget_failures()
 
 
-def _refuse_misuse(permit: CircuitPermit, outcome: Outcome, breaker: CircuitBreaker) -> None:
+def _refuse_time(now: float) -> NoReturn:
+    raise ValueError(f"now: {now!r} is not a finite number of seconds")
+
+
+def _refuse_misuse(permit: CircuitPermit, outcome: Outcome, now: float, breaker: CircuitBreaker) -> None:
     """Raise for what `CircuitBreaker.record` was misused with; a second report is no misuse."""
     if not isinstance(outcome, Outcome):
         raise ValueError(f"outcome: {outcome!r} is none of {', '.join(map(str, Outcome))}")
     if permit.issuer not in (None, breaker):
         raise ValueError(f"permit: {permit!r} is of another circuit breaker")
+    if not isfinite(now):
+        _refuse_time(now)

@@ -194,8 +194,9 @@ def shown(effect: Effect) -> str:
 
 
 def unhealthy(lane: Lane, now: float) -> bool:
-    """Whether one of its circuits is not closed."""
-    return {circuit.breaker.state(now) for circuit in (lane.circuit, lane.key_circuit)} != {CircuitState.CLOSED}
+    """Whether one of its circuits is not closed. Before the first fact there is no time to ask them at."""
+    breakers = (lane.circuit.breaker, lane.key_circuit.breaker)
+    return now > -math.inf and any(breaker.state(now) is not CircuitState.CLOSED for breaker in breakers)
 
 
 def held_back(lane: Lane, now: float, unix_now: float) -> bool:

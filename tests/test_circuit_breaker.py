@@ -49,6 +49,31 @@ def opened(now: float = 100.0, **config: Any) -> CircuitBreaker:
     return breaker
 
 
+@pytest.mark.parametrize("now", [math.nan, math.inf, -math.inf])
+def test_a_time_that_is_none_is_refused_and_changes_nothing(now: float) -> None:
+    fresh, failing, probed = CircuitBreaker(), CircuitBreaker(CircuitBreakerConfig(failure_threshold=2)), opened(100.0)
+    report(failing, 5.0, FAILURE)
+    held, probe, reported = permit(failing, 5.0), permit(probed, 130.0), permit(probed, 190.0)
+    probed.record(reported, IGNORED, 190.0)
+    for breaker, of in ((fresh, permit(fresh, 1.0)), (failing, held), (probed, probe), (probed, reported)):
+        before = pickle.dumps((breaker, of))
+        for misuse in (
+            lambda b=breaker: b.acquire(now),
+            lambda b=breaker, p=of: b.record(p, FAILURE, now),
+            lambda b=breaker: b.state(now),
+            lambda b=breaker: b.force_open(1.0, now),
+            lambda b=breaker: b.force_closed(now),
+            lambda b=breaker: b.reset(now),
+        ):
+            with pytest.raises(ValueError, match=r"^now: -?(nan|inf) is not a finite number of seconds"):
+                misuse()
+        assert pickle.dumps((breaker, of)) == before
+    failing.record(held, FAILURE, 6.0)
+    assert failing.opened_at == 6.0
+    with pytest.raises(ValueError, match=r"^now: "):
+        CircuitBreaker().acquire(now)
+
+
 # Closed.
 
 
