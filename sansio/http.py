@@ -50,7 +50,7 @@ class HttpRequest:
 
     ``host``, ``content-length`` and connection headers are the client's to add. Raises `ValueError` at construction for
     a URL that is not absolute, not ASCII or holds user information, for a header that HTTP cannot carry, and for any control
-    character.
+    character. One with a header of `SENSITIVE_HEADERS` cannot be pickled (`TypeError`); a copy is the request itself.
     """
 
     method: str
@@ -78,6 +78,20 @@ class HttpRequest:
         """The origin-form request target: path and query (RFC 9112, section 3.2.1)."""
         parts = urlsplit(self.url)
         return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+
+    def __getstate__(self) -> list[object]:
+        for name, _ in self.headers:
+            if name in SENSITIVE_HEADERS:
+                raise TypeError(
+                    f"an HttpRequest with the header {name!r} cannot be pickled: its value would be in the pickle"
+                )
+        return [getattr(self, field.name) for field in fields(self)]
+
+    def __copy__(self) -> HttpRequest:
+        return self
+
+    def __deepcopy__(self, memo: object) -> HttpRequest:
+        return self
 
     def __repr__(self) -> str:
         return f"HttpRequest({self.method} {scrub(self.url)} {_shown(self.headers)} {len(self.body)} bytes)"

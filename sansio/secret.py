@@ -48,6 +48,9 @@ class _Sealed:
     def __deepcopy__(self, memo: object) -> _Sealed:
         return self
 
+    def __getstate__(self) -> NoReturn:  # `object`'s own hands out every slot
+        raise TypeError(f"the state of a {type(self).__name__} is not given out: its value could be in it")
+
 
 class Credential(_Sealed):
     """What is sent to prove who asks: an API key or a token.

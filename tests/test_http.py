@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import copy
 import dataclasses
 import math
 import pickle
@@ -119,6 +120,27 @@ def test_sensitive_headers_are_never_shown(name: str) -> None:
         assert f"{name}: ***" in repr(value)
         assert "x-b: shown" in repr(value)
         assert "hunter2" not in str(value)
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+@pytest.mark.parametrize("name", sorted(SENSITIVE_HEADERS))
+def test_with_a_sensitive_header_a_request_cannot_be_pickled(name: str, protocol: int) -> None:
+    request = HttpRequest("POST", "https://h/v1", (("x-b", "shown"), (name, "hunter2")), b"{}")
+    for give_out in (
+        lambda: pickle.dumps([request], protocol),
+        lambda: request.__reduce_ex__(protocol),
+        request.__getstate__,
+    ):
+        with pytest.raises(TypeError, match=f"header '{name}' cannot be pickled") as refused:
+            give_out()
+        assert "hunter2" not in str(refused.value)
+    assert copy.copy(request) is copy.deepcopy(request) is request
+
+
+@pytest.mark.parametrize("protocol", range(pickle.HIGHEST_PROTOCOL + 1))
+def test_without_one_it_can(protocol: int) -> None:
+    request = HttpRequest("POST", "https://h/v1", (("x-b", "shown"),), b"{}")
+    assert pickle.loads(pickle.dumps(request, protocol)) == request
 
 
 def test_a_repr_is_one_short_line() -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import copy
+import copyreg
 import functools
 import math
 import pathlib
@@ -224,6 +225,18 @@ def test_it_cannot_be_pickled(sealed: object, protocol: int) -> None:
     with pytest.raises(TypeError, match="cannot be pickled: its value") as caught:
         pickle.dumps(Holder(sealed), protocol)
     assert VALUE not in shown(caught.value)
+
+
+@pytest.mark.parametrize(
+    "sealed", [Credential(VALUE), Secret.inline(VALUE), Secret.from_env("KEY"), Secret.from_callable(lambda: VALUE)]
+)
+def test_its_state_is_not_given_out_for_a_copy_or_a_pickle(sealed: Any) -> None:
+    for give_out in (sealed.__getstate__, lambda: object.__reduce__(sealed), lambda: copyreg.__reduce_ex__(sealed, 2)):
+        with pytest.raises(TypeError) as caught:
+            give_out()
+        assert VALUE not in shown(caught.value)
+    with pytest.raises(TypeError, match=r"the state of a (Secret|Credential) is not given out"):
+        sealed.__getstate__()
 
 
 def test_a_callable_is_not_pickled_either_since_it_may_hold_a_value() -> None:
