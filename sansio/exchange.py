@@ -113,7 +113,7 @@ class Exchange:
         self._held: list[TokenChunk] = []
         self._builder = TokensBuilder()
         self._sse: SseDecoder | None = None
-        self._decoder = config.codec.stream_decoder() if stream else None
+        self._decoder = config.codec.stream_decoder(batch) if stream else None
 
     @property
     def phase(self) -> Phase:

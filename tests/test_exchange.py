@@ -852,3 +852,17 @@ def test_a_wrong_content_type_is_told_beside_the_one_asked_for(stream: bool, con
     exchange.receive_end(0.0)
     assert exchange.outcome is not None
     assert str(exchange.outcome.error) == told
+
+
+def test_a_stream_is_complete_with_every_choice_that_was_asked_for() -> None:
+    batch = ExecuteBatch(messages=[Message(role="user", content="hi")], extra={"n": 2})
+    exchange = Exchange(
+        ExchangeConfig(codec("openai"), NO_CLOCKS), batch, SessionSnapshot(1, Credential(ECHOED)), 0.0, stream=True
+    )
+    exchange.sending(0.0)
+    exchange.receive_head(200, SSE, 0.0, 0.0)
+    exchange.receive_body(b'data: {"choices": [{"index": 0, "delta": {"content": "a"}, "finish_reason": "stop"}]}\n\n', 0.0)
+    exchange.receive_end(0.0)
+    assert exchange.outcome is not None
+    assert exchange.outcome.error is not None
+    assert exchange.outcome.error.kind == "stream_interrupted"

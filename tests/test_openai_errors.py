@@ -255,3 +255,11 @@ def test_json_nested_too_deep_is_absent() -> None:
 )
 def test_whole_numbers(value: object, number: int | None) -> None:
     assert as_int(value) == number
+
+
+@pytest.mark.parametrize(
+    ("data", "blames"), [(said("unsupported_country"), True), (b"", True), (b"<html>blocked by our firewall</html>", False)]
+)
+def test_a_403_blames_the_key_unless_a_proxy_said_it(data: bytes, blames: bool) -> None:
+    error = CODEC.classify(403, (), data, NOW)
+    assert (error.kind, error.blames_key) == ("forbidden", blames)

@@ -173,6 +173,8 @@ def provider_error(
     error = base if kind is None else _as_kind(kind, base)
     if isinstance(error, RateLimited) and error.retry_after is None:
         error.retry_after = _hint_in_message(said.message)
+    if isinstance(error, Forbidden) and body and not (said.codes or said.message):
+        error.blames_key = False  # the page of a proxy on the way: it says nothing about the key
     return error
 
 
