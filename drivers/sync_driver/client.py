@@ -14,6 +14,7 @@ import socket
 import ssl
 import threading
 import time
+from typing import Any
 
 from sansio import Http1Connection, HttpEvent, HttpRequest, IdleConnections, NetworkError, Origin
 
@@ -51,11 +52,11 @@ class Connection:
                     break
         raise problem
 
-    def _connect(self, address: object, context: ssl.SSLContext | None, give_up_at: float) -> None:
+    def _connect(self, address: Any, context: ssl.SSLContext | None, give_up_at: float) -> None:
         assert self._socket is not None
         plain = self._socket
         plain.setblocking(False)
-        problem = plain.connect_ex(address)  # type: ignore[arg-type]  # getaddrinfo's addresses fit the family they came with
+        problem = plain.connect_ex(address)
         if problem in (errno.EINPROGRESS, errno.EWOULDBLOCK):
             problem = self._wait_for_connect(plain, give_up_at)
         if problem:
