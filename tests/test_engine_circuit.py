@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import math
+from typing import Any
 
 import pytest
 from engine_harness import START, UNIX_AHEAD, Rig, deployment
@@ -26,8 +27,8 @@ BREAKER = {"failure_threshold": 1, "open_duration": 30.0, "probe_timeout": 20.0,
 TWO_SLOTS = {"max_concurrent": 2}
 
 
-def rig_with(**options: object) -> Rig:
-    return Rig(deployment(**({"retry": ONCE, "breaker": BREAKER} | options)))  # type: ignore[arg-type]
+def rig_with(**options: Any) -> Rig:
+    return Rig(deployment(**({"retry": ONCE, "breaker": BREAKER} | options)))
 
 
 def opened(**options: object) -> Rig:

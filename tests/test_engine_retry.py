@@ -2,10 +2,12 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from engine_harness import EVENT_STREAM, START, USAGE, Rig, deployment
 
-from sansio.batch import TokenUsage
+from sansio.batch import Provenance, TokenUsage
 from sansio.errors import (
     BadRequest,
     Conflict,
@@ -23,9 +25,9 @@ from sansio.events import AbortAttempt, AttemptEnded, HeadReceived
 from sansio.http import ResponseHead
 
 
-def failed(error: InferenceError, *, after: float = 0.0, **options: object) -> Rig:
+def failed(error: InferenceError, *, after: float = 0.0, **options: Any) -> Rig:
     """A rig whose request 1 has just failed with this."""
-    rig = Rig(deployment(**options))  # type: ignore[arg-type]
+    rig = Rig(deployment(**options))
     rig.submit(1)
     rig.send(1)
     rig.tick(after)
@@ -186,9 +188,10 @@ def test_what_was_never_sent_used_nothing() -> None:
 
 def test_a_sum_with_a_lower_bound_in_it_is_a_lower_bound() -> None:
     rig = Rig()
-    for request_id, provenance in ((1, "exact"), (2, "lower_bound"), (3, "exact")):
+    provenances: tuple[Provenance, ...] = ("exact", "lower_bound", "exact")
+    for request_id, provenance in enumerate(provenances, 1):
         rig.submit(request_id)
-        rig.end(request_id, usage=TokenUsage(1, 2, 3, 4, 5, provenance))  # type: ignore[arg-type]
+        rig.end(request_id, usage=TokenUsage(1, 2, 3, 4, 5, provenance))
     assert rig.metrics.usage == TokenUsage(3, 6, 9, 12, 15, "lower_bound")
 
 

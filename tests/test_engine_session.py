@@ -2,27 +2,29 @@
 
 from __future__ import annotations
 
+from typing import Any
+
 import pytest
 from engine_harness import START, UNIX_AHEAD, Rig, deployment
 
-from sansio.backoff import BackoffPolicy
+from sansio.backoff import BackoffPolicy, JitterKind
 from sansio.circuit_breaker import CircuitState
 from sansio.errors import Forbidden, InferenceError, NetworkError, QuotaExhausted, StreamInterrupted, Unauthorized
 from sansio.events import CircuitAction, OverrideCircuit, RebuildSession, RefreshSession, SessionReport, StartAttempt
 from sansio.secret import Credential, Secret
 from sansio.session import SessionConfig, SessionRebuildCause
 
-SESSION = SessionConfig(refresh_ahead=60.0, backoff=BackoffPolicy(2.0, 60.0, jitter="none"), refresh_timeout=10.0)  # type: ignore[arg-type]
+SESSION = SessionConfig(refresh_ahead=60.0, backoff=BackoffPolicy(2.0, 60.0, jitter=JitterKind.NONE), refresh_timeout=10.0)
 
 
-def fresh(*options: object, **rest: object) -> Rig:
+def fresh(*options: Any, **rest: Any) -> Rig:
     """A rig without a credential."""
-    return Rig(deployment(*options, **rest), refreshed=False, session=SESSION)  # type: ignore[arg-type]
+    return Rig(deployment(*options, **rest), refreshed=False, session=SESSION)
 
 
-def ready(**options: object) -> Rig:
+def ready(**options: Any) -> Rig:
     """A rig with one that never expires."""
-    return Rig(deployment(**options), session=SESSION)  # type: ignore[arg-type]
+    return Rig(deployment(**options), session=SESSION)
 
 
 def causes(rig: Rig) -> list[str]:
@@ -444,10 +446,10 @@ def test_an_operator_cannot_ask_for_what_only_a_provider_can_cause() -> None:
 # A 401 that says when to come back.
 
 
-def refused_until(hint: float, **submitted: object) -> Rig:
+def refused_until(hint: float, **submitted: Any) -> Rig:
     """Request 1 runs, and is answered 401 with this hint; a new credential comes at once."""
     rig = ready(retry={"max_retry_after": 20.0})
-    rig.submit(1, **submitted)  # type: ignore[arg-type]
+    rig.submit(1, **submitted)
     rig.end(1, Unauthorized(retry_after=hint))
     rig.refresh()
     return rig

@@ -260,10 +260,10 @@ def test_a_known_key_is_blotted_out_of_an_error_and_its_causes() -> None:
     error = ServerError(500, f"body {key}", f"message {key}", code=f"code {key}", provider_request_id=f"id {key}")
     error.caused_by(NetworkError(f"inner {key}").caused_by(OSError(f"raw {key}")))
     error.redact((key,))
-    shown = f"{error} {error!r} {error.to_dict()} {error.cause} {error.cause.__cause__!r}"  # type: ignore[union-attr]
+    assert isinstance(error.cause, NetworkError)
+    shown = f"{error} {error!r} {error.to_dict()} {error.cause} {error.cause.cause!r}"
     assert key not in shown
     assert error.body == "body ***"
-    assert isinstance(error.cause, NetworkError)
     assert isinstance(error.cause.cause, ForeignError)
 
 

@@ -9,6 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable
 from itertools import pairwise
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -780,11 +781,12 @@ def test_a_recorded_stream_cut_anywhere_succeeds_only_with_its_proof(length: int
         assert any(chunk.has_content for chunk in chunks) == exchange.committed
 
 
-class Miscounted(TokenUsage):
+def miscounted(**counts: Any) -> TokenUsage:
     """What a codec with a defect might report."""
+    return TokenUsage(**counts)
 
 
-@pytest.mark.parametrize("usage", [Miscounted(-1, 2), Miscounted(1, 2, reasoning_tokens=1.5)])  # type: ignore[arg-type]
+@pytest.mark.parametrize("usage", [miscounted(input_tokens=-1), miscounted(output_tokens=2, reasoning_tokens=1.5)])
 def test_a_usage_that_cannot_be_one_is_unknown(usage: TokenUsage, monkeypatch: pytest.MonkeyPatch) -> None:
     exchange = answered_with(NO_CLOCKS, stream=False)
     monkeypatch.setattr(type(exchange._config.codec), "decode_unary", lambda *_: [TokenChunk("w", usage=usage)])

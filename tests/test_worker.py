@@ -807,7 +807,9 @@ def test_without_an_answer_the_broken_send_is_what_went_wrong() -> None:
     error = outcome_of(NetworkError("closed"))
     assert isinstance(error, NetworkError)
     assert "BrokenPipeError" in error.message
-    assert outcome_of(NetworkError("closed"), broken=NetworkError("its own words")).message == "its own words"  # type: ignore[union-attr]
+    worded = outcome_of(NetworkError("closed"), broken=NetworkError("its own words"))
+    assert worded is not None
+    assert worded.message == "its own words"
 
 
 def test_an_answer_that_breaks_off_is_its_own_failure() -> None:
