@@ -287,11 +287,26 @@ class LimitExceeded(InferenceError):
 
 
 class NetworkError(InferenceError):
-    """The connection could not be made, was lost, or ended before the answer's proof of completeness."""
+    """The connection could not be made, was lost, or ended before the answer's proof of completeness.
+
+    ``unprocessed``: the server has said that it did not look at the request (RFC 9113, section 8.7), so that even one that
+    must not be done twice may go again.
+    """
 
     kind = "network_error"
     retryable = True
     counts_as_circuit_failure = True
+
+    def __init__(self, message: str = "", *, unprocessed: bool = False, **context: Unpack[ErrorContext]) -> None:
+        super().__init__(message, **context)
+        self.unprocessed = unprocessed
+
+    def _fields(self) -> dict[str, Any]:
+        return {"unprocessed": True} if self.unprocessed else {}
+
+    @classmethod
+    def _from_fields(cls, message: str, fields: Mapping[str, Any], context: dict[str, Any]) -> InferenceError:
+        return cls(message, unprocessed=fields.get("unprocessed") is True, **context)
 
 
 class ServerError(InferenceError):
