@@ -35,6 +35,7 @@ from .errors import (
     EngineClosed,
     InferenceError,
     LimitExceeded,
+    NetworkError,
     RateLimited,
     Unauthorized,
 )
@@ -362,7 +363,8 @@ class RemoteEngineCore:
             request_deadline=request.deadline,
         )
         registry.metrics.attempts += 1
-        registry.effects.append(StartAttempt(request.add.request_id, lease.generation, request.exchange))
+        registry.effects.append(StartAttempt(request.add.request_id, lease.generation, request.exchange, request.fresh))
+        request.fresh = False
         self._arm_attempt(request)
         if lane.budget is not None and lane.budget.warns(registry.now):
             registry.notice("budget", lane, request.add.request_id, action=str(lane.budget.budget.on_exceeded))
@@ -402,10 +404,11 @@ class RemoteEngineCore:
         request, lease = running
         registry, lane = self._registry, request.lane
         self._let_go(request)
-        if event.error is not None and event.error.counts_as_circuit_failure:
+        lost_unread = _lost_unread(request, event)
+        if event.error is not None and event.error.counts_as_circuit_failure and not lost_unread:
             lane.circuit.last_error = event.error
-        refused = request.exchange is not None and request.exchange.refused
-        lease.end(event.error, event.usage, event.sent, registry.now, refused=refused)
+        refused = (request.exchange is not None and request.exchange.refused) or _unprocessed(event.error)
+        lease.end(event.error, event.usage, event.sent, registry.now, refused=refused, excused=lost_unread)
         if event.sent and not (refused and event.usage is None):
             registry.account(lane, event.usage)
         self._circuits.lease_ended(lane)
@@ -413,8 +416,25 @@ class RemoteEngineCore:
             if event.usage is not None:
                 lane.outputs.add(event.usage.output_tokens)
             registry.finish(request, None)
+        elif lost_unread:
+            self._resend(request, event.error)
         else:
             self._attempt_failed(request, event.error, lease)
+
+    def _resend(self, request: Request, error: InferenceError) -> None:
+        """The connection was lost before the server looked at the request: it goes again at once, over a new one.
+
+        No backoff, no retry of its policy or its budget: the endpoint has refused nothing. Once; the next loss is a failure.
+        """
+        registry = self._registry
+        request.last_error = error
+        refusal = self._circuits.refusal(request, error) or self._past_pause(request)
+        if refusal is not None:
+            registry.finish(request, refusal.caused_by(error))
+            return
+        request.resent = request.fresh = True
+        registry.retried(request, "stale_connection", 0.0)
+        registry.requeue(request)
 
     def _late_usage(self, event: AttemptEnded) -> None:
         """A report for a lease that was settled by a cancel: its usage still counts, once."""
@@ -438,7 +458,8 @@ class RemoteEngineCore:
                 return
         elif root.blames_key:
             self._circuits.trip_key(lane, root)
-        attempt = Attempt(request.attempts - request.refreshed, committed, lane.deployment.idempotent)
+        number = request.attempts - request.refreshed - request.resent
+        attempt = Attempt(number, committed, lane.deployment.idempotent)
         decision = lane.retry.decide(attempt, error, registry.now, request.deadline)
         if not isinstance(decision, Retry):
             registry.finish(request, error)
@@ -546,6 +567,23 @@ class RemoteEngineCore:
             assert isinstance(request, Request)
             error.provider = lane.provider
             self._registry.finish(request, error.caused_by(request.last_error))
+
+
+def _lost_unread(request: Request, event: AttemptEnded) -> bool:
+    """Whether an attempt was lost with its connection before anything can have come of it, for the first time.
+
+    On a connection that had been idle the server's close may have crossed the request. That is likely, not certain, so only
+    what may be done twice goes again; where the server itself said that it never looked, anything does.
+    """
+    if not isinstance(event.error, NetworkError) or event.error.should_retry is False or request.resent:
+        return False
+    if request.exchange is not None and request.exchange.committed:
+        return False
+    return event.error.unprocessed or (event.stale and request.lane.deployment.idempotent)
+
+
+def _unprocessed(error: InferenceError | None) -> bool:
+    return isinstance(error, NetworkError) and error.unprocessed
 
 
 def _check_timeout(timeout: float | None) -> None:

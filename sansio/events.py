@@ -67,13 +67,18 @@ class Committed:
 
 @dataclass(slots=True)
 class AttemptEnded:
-    """An attempt is over and its connection dealt with. ``error`` is ``None`` for success, ``usage`` ``None`` if unknown."""
+    """An attempt is over and its connection dealt with. ``error`` is ``None`` for success, ``usage`` ``None`` if unknown.
+
+    stale: it went over a connection that had carried a request before, and that was lost (a `NetworkError`) before any byte
+    of an answer: most likely the server had closed it while it was idle (RFC 9112, section 9.3.1).
+    """
 
     request_id: int
     attempt: int
     error: InferenceError | None
     usage: TokenUsage | None
     sent: bool
+    stale: bool = False
 
 
 @dataclass(slots=True)
@@ -136,11 +141,15 @@ Event = (
 
 @dataclass(slots=True)
 class StartAttempt:
-    """Make this HTTP attempt: ``exchange`` holds what to send and judges what comes. The lease is taken."""
+    """Make this HTTP attempt: ``exchange`` holds what to send and judges what comes. The lease is taken.
+
+    fresh: over a new connection, because one that was used before has just failed this request.
+    """
 
     request_id: int
     attempt: int
     exchange: Exchange = field(repr=False)
+    fresh: bool = False
 
 
 @dataclass(slots=True)

@@ -44,8 +44,8 @@ class Request:
     """One accepted request, from its submission to its terminal outcome."""
 
     __slots__ = (
-        "aborting", "add", "attempts", "deadline", "entry", "estimate", "exchange", "lane", "last_error", "lease",
-        "not_before", "order", "refreshed", "state", "waits_for_circuit",
+        "aborting", "add", "attempts", "deadline", "entry", "estimate", "exchange", "fresh", "lane", "last_error", "lease",
+        "not_before", "order", "refreshed", "resent", "state", "waits_for_circuit",
     )  # fmt: skip
 
     def __init__(self, add: AddRequest, lane: Lane, order: int, now: float) -> None:
@@ -60,6 +60,11 @@ class Request:
         self.state = RequestState.QUEUED
         self.attempts = 0
         self.refreshed = False
+        """Whether it was sent again with a new credential; once."""
+        self.resent = False
+        """Whether it was sent again because its connection was lost unread; once."""
+        self.fresh = False
+        """Whether its next attempt is to use a new connection."""
         self.not_before = now
         self.aborting = False
         self.last_error: InferenceError | None = None
@@ -203,16 +208,25 @@ class Lease:
                 circuit.breaker.record(permit, Outcome.SUCCESS, now)
 
     def end(
-        self, error: InferenceError | None, usage: TokenUsage | None, sent: bool, now: float, *, refused: bool = False
+        self,
+        error: InferenceError | None,
+        usage: TokenUsage | None,
+        sent: bool,
+        now: float,
+        *,
+        refused: bool = False,
+        excused: bool = False,
     ) -> None:
         """Give everything back with the attempt's outcome. A second call does nothing.
 
-        ``refused``: the provider answered 4xx. It bills nothing for that, but may well count it against its limits.
+        ``refused``: the provider ran nothing (4xx, or it said so). It bills nothing for that, but may well count it against
+        its limits. ``excused``: the error says nothing about the endpoint.
         """
         if self.ended:
             return
         self.ended = True
-        failed = Outcome.FAILURE if error is not None and error.counts_as_circuit_failure else Outcome.IGNORED
+        counts = error is not None and error.counts_as_circuit_failure and not excused
+        failed = Outcome.FAILURE if counts else Outcome.IGNORED
         self.lane.circuit.breaker.record(self.permit, Outcome.SUCCESS if error is None else failed, now)
         self.lane.key_circuit.breaker.record(self.key_permit, Outcome.SUCCESS if error is None else Outcome.IGNORED, now)
         if sent:

@@ -26,7 +26,7 @@ class EngineMetrics:
     rejected: int = 0
     attempts: int = 0
     retries: dict[str, int] = field(default_factory=dict[str, int])
-    """Retries by reason: the kind of the error that caused them."""
+    """Retries by reason: the kind of the error that caused them, or ``"stale_connection"``."""
     failures: dict[str, int] = field(default_factory=dict[str, int])
     """Failed and rejected requests by the kind of their error."""
     throttled: int = 0

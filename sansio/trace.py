@@ -50,7 +50,7 @@ def describe(fact: Event | Effect) -> str:
         case Committed():
             return f"Committed(#{fact.request_id}/{fact.attempt})"
         case AttemptEnded():
-            return f"AttemptEnded(#{fact.request_id}/{fact.attempt} {_outcome(fact.error)})"
+            return f"AttemptEnded(#{fact.request_id}/{fact.attempt} {_outcome(fact.error)}{' stale' if fact.stale else ''})"
         case SessionReport():
             return f"SessionReport({fact.result.kind if isinstance(fact.result, InferenceError) else 'credential'})"
         case RebuildSession():
@@ -60,7 +60,7 @@ def describe(fact: Event | Effect) -> str:
         case Tick() | Drain() | Close() | Drained():
             return type(fact).__name__
         case StartAttempt():
-            return f"StartAttempt(#{fact.request_id}/{fact.attempt})"
+            return f"StartAttempt(#{fact.request_id}/{fact.attempt}{' fresh' if fact.fresh else ''})"
         case AbortAttempt():
             return f"AbortAttempt(#{fact.request_id}/{fact.attempt} {_outcome(fact.error)})"
         case Complete():

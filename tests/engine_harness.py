@@ -168,13 +168,19 @@ class Rig:
         return self.tell(Committed(request_id, attempt.attempt))
 
     def end(
-        self, request_id: int, error: InferenceError | None = None, usage: TokenUsage | None = USAGE, sent: bool = True
+        self,
+        request_id: int,
+        error: InferenceError | None = None,
+        usage: TokenUsage | None = USAGE,
+        sent: bool = True,
+        stale: bool = False,
     ) -> list[Effect]:
         """The attempt is over. A failure has no usage; after the commit point it is a `StreamInterrupted`."""
         attempt = self.started[request_id]
         if error is not None and attempt.exchange.committed:
             error = StreamInterrupted(None, None, error)
-        return self.tell(AttemptEnded(request_id, attempt.attempt, error, None if error is not None else usage, sent))
+        usage = None if error is not None else usage
+        return self.tell(AttemptEnded(request_id, attempt.attempt, error, usage, sent, stale))
 
     def cancel(self, request_id: int) -> list[Effect]:
         """The caller no longer wants it."""

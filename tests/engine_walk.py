@@ -8,9 +8,9 @@ from engine_world import World
 from engine_world_parts import CLOCK_STEPS, FAILURES, HINTS, TIMEOUTS
 
 _WEIGHTS = {
-    "submit": 22, "send": 6, "head": 6, "commit": 5, "end_well": 9, "end_badly": 14, "cancel": 4, "report_called_off": 4,
-    "repeat": 4, "refreshed": 10, "refresh_failed": 1, "refresh_repeated": 1, "rebuild": 1, "override": 1, "let_pass": 8,
-    "clock_back": 2, "wall_clock_jumps": 1, "tick": 4, "tick_at_deadline": 10,
+    "submit": 22, "send": 6, "head": 6, "commit": 5, "end_well": 9, "end_badly": 14, "lose": 4, "cancel": 4,
+    "report_called_off": 4, "repeat": 4, "refreshed": 10, "refresh_failed": 1, "refresh_repeated": 1, "rebuild": 1,
+    "override": 1, "let_pass": 8, "clock_back": 2, "wall_clock_jumps": 1, "tick": 4, "tick_at_deadline": 10,
 }  # fmt: skip
 
 _OUTAGE, _THROTTLED, _REFUSED = (1, 1, 2, 3, 8, 1), (0, 0, 0, 1), (4, 4, 6, 4, 1)
@@ -40,7 +40,7 @@ def walk(roster: str, seed: int, steps: int) -> World:
                 world.submit(n[0], n[1], n[2], rng.choice(timeouts), max(0, n[4] % 10 - 3), n[5] % 4)
             case "end_badly":
                 world.end_badly(n[0], rng.choice(failures), rng.choice(hints), n[3] % 9)
-            case "head" | "end_well" | "report_called_off" | "repeat":
+            case "head" | "end_well" | "lose" | "report_called_off" | "repeat":
                 getattr(world, name)(n[0], n[1])
             case "cancel":
                 world.cancel(max(len(world.asked) - 1 - n[0] % 12, 0), n[1] % 3 == 0)

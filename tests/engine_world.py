@@ -112,6 +112,8 @@ class World:
         self.usage = 0
         self.outside: set[int] = set()
         """Who stood outside of a full queue when the last fact came."""
+        self.resending: Asked | None = None
+        """Whose connection was just lost unread, until it is told that it goes again."""
         self.trace: list[str] = []
 
     # ---- facts ------------------------------------------------------------------------------------------------------
@@ -191,6 +193,13 @@ class World:
                 # No provider says "not you, but later": a 401 has no hint.
                 error.retry_after = None if isinstance(error, errors.Unauthorized) else HINTS[hint % len(HINTS)]
             self._end(run, error, None, wrapped=verdict % 2 == 0)
+
+    def lose(self, which: int, how: int) -> None:
+        """A connection is lost: one that was used before, or one whose server says that it never looked; or just lost."""
+        if self.running:
+            run = self.running[which % len(self.running)]
+            error = errors.NetworkError(unprocessed=how % 4 >= 2, should_retry=False if how % 9 == 8 else None)
+            self._end(run, error, None, wrapped=how % 5 == 0, stale=how % 2 == 1)
 
     def report_called_off(self, which: int, usage: int) -> None:
         """The report that a cancelled attempt owes."""
@@ -346,22 +355,48 @@ class World:
         for circuit in self.circuits:
             circuit.probes.pop(run, None)
 
-    def _end(self, run: Running, error: InferenceError | None, usage: TokenUsage | None, wrapped: bool = True) -> None:
+    def _end(
+        self, run: Running, error: InferenceError | None, usage: TokenUsage | None, wrapped: bool = True, stale: bool = False
+    ) -> None:
         asked, sent = run.asked, run.order.exchange.sent
         root = error
         if error is not None and run.order.exchange.committed and wrapped:  # or its driver forgot
             error = StreamInterrupted(None, None, error)
         self._over(run)
         self.past.append(run)
-        if sent:
+        unprocessed = isinstance(error, errors.NetworkError) and error.unprocessed
+        if sent and not unprocessed:
             self._count_usage(usage)
+        if self._goes_again(run, error, stale):
+            self._lost_unread(run, error, stale)
+            return
         asked.may_start = self._may_go_on(run, error)
         self._note_refusals(run, root)
         if isinstance(root, errors.Unauthorized) and asked.may_start:
             asked.refreshed = True
         elif error is not None and error.retry_after is not None and error.retry_after > 0:
             asked.not_before = max(self.latest, self.now) + error.retry_after
-        self._tell(AttemptEnded(asked.id, run.order.attempt, error, usage, sent), ended=run, error=error)
+        self._tell(AttemptEnded(asked.id, run.order.attempt, error, usage, sent, stale), ended=run, error=error)
+
+    def _goes_again(self, run: Running, error: InferenceError | None, stale: bool) -> bool:
+        """Whether this is the one loss of a request's connection that is no failure."""
+        if run.asked.resent or run.order.exchange.committed or not isinstance(error, errors.NetworkError):
+            return False
+        allowed = error.unprocessed or (stale and self.lanes[run.lane].deployment.idempotent)
+        return allowed and error.should_retry is not False
+
+    def _lost_unread(self, run: Running, error: InferenceError | None, stale: bool) -> None:
+        """It goes again at once, over a new connection, and no circuit hears of it (nor its retries' budget)."""
+        asked = run.asked
+        asked.resent = asked.fresh = True
+        self.resending = asked
+        attempts = asked.attempts
+        self._tell(AttemptEnded(asked.id, run.order.attempt, error, None, run.order.exchange.sent, stale))
+        assert asked.over or self.resending is None, "it is told, once"
+        self.resending = None
+        if not asked.over and asked.attempts == attempts:
+            state = self.engine._registry.requests[asked.id].state
+            assert state is RequestState.QUEUED, "12: nothing is waited for but its turn"
 
     def _note_refusals(self, run: Running, error: InferenceError | None) -> None:
         """What a 429 and a 401 forbid to everybody."""
@@ -452,7 +487,9 @@ class World:
         asked.attempts += 1
         if asked.attempts == 1:
             self.sent[asked.lane].append(self.latest)
-        assert asked.attempts <= 1 + RETRY["max_retries"] + asked.refreshed, "11: attempts are bounded"
+        assert asked.attempts <= 1 + RETRY["max_retries"] + asked.refreshed + asked.resent, "11: attempts are bounded"
+        assert start.fresh == asked.fresh, "a new connection is for who lost one"
+        asked.fresh = False
         request = self.engine._registry.requests[asked.id]
         assert request.lease is not None and request.lease.grant.limiter is lane.group.limiter, "an attempt holds a lease"
         mono, unix = self.expiries[request.lease.credential.credential.fingerprint]
@@ -481,6 +518,10 @@ class World:
             model.probes.clear()
         elif notice.kind == "refresh_ended" and notice.detail["result"] == "failed":
             self.refreshing.pop(lane.session.index, None)  # it may have been given up on
+        elif notice.kind == "retry_scheduled" and notice.detail["reason"] == "stale_connection":
+            assert self.resending is self.asked[notice.request_id or 0], "14: only what was lost unread, and once"
+            assert notice.detail["wait"] == 0.0, "12: no backoff"
+            self.resending = None
         elif notice.kind == "retry_scheduled" and notice.detail["reason"] != "unauthorized":
             asked = self.asked[notice.request_id or 0]
             at = self.latest + notice.detail["wait"]

@@ -102,6 +102,10 @@ class Asked:
     """For a circuit."""
     attempts: int = 0
     refreshed: bool = False
+    resent: bool = False
+    """Whether it went again because its connection was lost unread: once."""
+    fresh: bool = False
+    """Whether its next attempt must use a new connection."""
     attempt: Running | None = None
     over: bool = False
     may_start: bool = True

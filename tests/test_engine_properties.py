@@ -45,7 +45,7 @@ def test_the_walks_go_everywhere() -> None:
                     seen[name] = seen.get(name, 0) + count
     refusals = ("circuit_open", "deadline_exceeded", "backpressure", "budget_exceeded", "limit_exceeded", "unauthorized")
     troubles = ("server_error", "rate_limited", "stream_interrupted", "half_open->open", "half_open->closed")
-    for name in refusals + troubles:
+    for name in (*refusals, *troubles, "stale_connection"):
         assert seen[name] >= 10, f"{name}: {seen}"
     assert seen["done"] >= 500 and seen["cancelled"] >= 100
 
@@ -140,6 +140,11 @@ class Facts(RuleBasedStateMachine):
     @precondition(lambda self: self.world.running)
     def end_badly(self, which: int, failure: int, hint: int, verdict: int) -> None:
         self.do("end_badly", which, failure, hint, verdict)
+
+    @rule(which=NUMBER, how=st.integers(0, 8))
+    @precondition(lambda self: self.world.running)
+    def lose(self, which: int, how: int) -> None:
+        self.do("lose", which, how)
 
     @rule(which=NUMBER, failure=st.sampled_from([1, 2, 4]))
     @precondition(lambda self: self.world.running)

@@ -107,6 +107,8 @@ def test_the_other_defaults() -> None:
     assert RebuildSession("chat").cause is SessionRebuildCause.MANUAL
     assert OverrideCircuit(None, CircuitAction.OPEN).duration is None
     assert [str(action) for action in CircuitAction] == ["open", "close", "reset"]
+    assert not AttemptEnded(1, 2, None, None, True).stale
+    assert not StartAttempt(1, 2, EXCHANGE).fresh
     one, two = (Notice("circuit", "chat", 1.0, 2.0) for _ in range(2))
     assert (one.request_id, one.detail) == (None, {})
     one.detail["state"] = "open"

@@ -229,6 +229,14 @@ def test_the_endpoints_circuit_hears_of_failures_that_count(error: Any, state: C
     assert one.key_circuit.breaker.state(1.0) is CircuitState.CLOSED
 
 
+def test_but_not_of_one_that_says_nothing_about_it() -> None:
+    one = lane()
+    one.circuit.breaker.force_open(10.0, 0.0)
+    lease(one, 10.0).end(NetworkError(), None, True, 11.0, excused=True)
+    assert one.circuit.breaker.state(11.0) is CircuitState.HALF_OPEN
+    assert one.circuit.breaker.outstanding_probes == 0
+
+
 def test_a_failure_is_no_verdict_on_the_key() -> None:
     one = lane()
     one.key_circuit.breaker.force_open(10.0, 0.0)
