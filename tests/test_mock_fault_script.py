@@ -153,7 +153,7 @@ def test_a_json_file_may_name_faults_only() -> None:
 
 def test_every_kind_has_a_name() -> None:
     names = [fault_name(kind) for kind in FAULTS]
-    assert len(set(names)) == len(names) == 20
+    assert len(set(names)) == len(names) == 23
     assert {"slow_first_byte", "status", "done_without_finish"} < set(names)
 
 

@@ -11,6 +11,7 @@ and one whose TLS handshake hangs.
 from __future__ import annotations
 
 import asyncio
+import importlib.util
 import socket
 import ssl
 import struct
@@ -19,7 +20,7 @@ from contextlib import suppress
 from types import TracebackType
 from typing import Final, cast
 
-from sansio.simulation import Action, Close, MockConnection, MockProvider, Reset, Send
+from sansio.simulation import Action, Alpn, Close, MockConnection, MockProvider, Reset, Send
 
 _PIECE_BYTES: Final = 65_536
 _BACKLOG: Final = 1024
@@ -28,16 +29,30 @@ _RST_ON_CLOSE: Final = struct.pack("ii", 1, 0)  # struct linger: on, 0 seconds
 
 
 async def serve(
-    provider: MockProvider, host: str = "127.0.0.1", port: int = 0, ssl_context: ssl.SSLContext | None = None
+    provider: MockProvider,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    ssl_context: ssl.SSLContext | None = None,
+    *,
+    http2: bool | None = None,
 ) -> MockServer:
     """Listen on ``host`` and ``port`` (0: any free one) and answer with ``provider``, until `MockServer.aclose`.
 
-    With ``ssl_context`` the server speaks TLS. Raises `OSError` where it cannot listen.
+    ssl_context: the server speaks TLS; what it offers by ALPN is set here. http2: whether it speaks HTTP/2 beside HTTP/1.1,
+    over TLS by ALPN or, as over plain sockets, with a client that begins so; ``None``: if the library h2 is installed.
+    Raises `OSError` where it cannot listen, `ImportError` for ``http2=True`` without that library.
     """
+    if http2 is None or http2:
+        installed = importlib.util.find_spec("h2") is not None
+        if http2 and not installed:
+            raise ImportError("http2=True needs the library h2: install inference-remote-core[http2]")
+        http2 = installed
+    if ssl_context is not None:
+        ssl_context.set_alpn_protocols(["h2", "http/1.1"] if http2 else ["http/1.1"])
     family = socket.AF_INET6 if ":" in host else socket.AF_INET
     listener = socket.create_server((host, port), family=family, backlog=_BACKLOG)
     listener.setblocking(False)
-    return MockServer(provider, listener, host, ssl_context)
+    return MockServer(provider, listener, host, ssl_context, http2=http2)
 
 
 class MockServer:
@@ -48,7 +63,13 @@ class MockServer:
     """
 
     def __init__(
-        self, provider: MockProvider, listener: socket.socket, host: str, ssl_context: ssl.SSLContext | None
+        self,
+        provider: MockProvider,
+        listener: socket.socket,
+        host: str,
+        ssl_context: ssl.SSLContext | None,
+        *,
+        http2: bool,
     ) -> None:
         self.provider = provider
         self.port: int = listener.getsockname()[1]
@@ -56,6 +77,7 @@ class MockServer:
         self.url = f"{scheme}://{f'[{host}]' if ':' in host else host}:{self.port}"
         self._listener = listener
         self._ssl_context = ssl_context
+        self._http2 = http2
         self._closing = False
         self._connecting: dict[asyncio.Task[None], socket.socket] = {}
         self._protocols: set[_MockProtocol] = set()
@@ -119,9 +141,12 @@ class MockServer:
         with suppress(OSError):  # the client left, or speaks no TLS: there is nobody to tell
             await loop.connect_accepted_socket(lambda: _MockProtocol(self, loop), sock, ssl=self._ssl_context)
 
-    def connection_made(self, protocol: _MockProtocol) -> None:
-        """A connection stands: called by its protocol."""
+    def connection_made(self, protocol: _MockProtocol, transport: asyncio.Transport) -> MockConnection:
+        """A connection stands: called by its protocol, which gets the machine for it."""
         self._protocols.add(protocol)
+        tls = transport.get_extra_info("ssl_object")
+        alpn: Alpn | None = "http/1.1" if not self._http2 else None if tls is None else tls.selected_alpn_protocol()
+        return self.provider.connection(alpn)
 
     def connection_lost(self, protocol: _MockProtocol) -> None:
         """A connection is gone: called by its protocol."""
@@ -146,8 +171,8 @@ class _MockProtocol(asyncio.Protocol):
         self._transport = cast(asyncio.Transport, transport)
         # So that "may write" means "all is written". (A bound of 0 pauses asyncio's TLS when it is empty.)
         self._transport.set_write_buffer_limits(high=1, low=0)
-        self._machine = self._server.provider.connection()
-        self._server.connection_made(self)
+        self._machine = self._server.connection_made(self, self._transport)
+        self._flush(self._loop.time())  # a server of HTTP/2 may speak first
 
     def data_received(self, data: bytes) -> None:
         now = self._loop.time()

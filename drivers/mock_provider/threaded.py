@@ -49,17 +49,22 @@ class ThreadedMockServer:
 
 @contextmanager
 def serve_in_thread(
-    provider: MockProvider, host: str = "127.0.0.1", port: int = 0, ssl_context: ssl.SSLContext | None = None
+    provider: MockProvider,
+    host: str = "127.0.0.1",
+    port: int = 0,
+    ssl_context: ssl.SSLContext | None = None,
+    *,
+    http2: bool | None = None,
 ) -> Generator[ThreadedMockServer, None, None]:
     """Serve ``provider`` while the ``with`` block runs; on leaving, all connections are aborted and the thread is joined.
 
-    Raises `OSError` where it cannot listen.
+    The arguments, and what is raised, are those of `serve`.
     """
     started: Future[tuple[MockServer, asyncio.AbstractEventLoop, asyncio.Event]] = Future()
 
     async def run() -> None:
         try:
-            server = await serve(provider, host, port, ssl_context)
+            server = await serve(provider, host, port, ssl_context, http2=http2)
         except BaseException as error:
             started.set_exception(error)
             return

@@ -6,16 +6,19 @@ from .faults import (
     FAULTS,
     FOREVER,
     Break,
+    CloseOnReuse,
     CloseWithoutResponse,
     DoneWithoutFinish,
     DripBytes,
     ErrorFrame,
     Fault,
     GarbageBytes,
+    GoAway,
     NeverRespond,
     OversizedEvent,
     OversizedHeader,
     PingsOnly,
+    RefuseStream,
     ResetAtByte,
     RotateKeys,
     Scene,
@@ -29,7 +32,8 @@ from .faults import (
     WrongContentType,
 )
 from .formats import Ask, Format, Refusal, Stamp
-from .mock_connection import Action, Close, MockConnection, Reset, Send
+from .mock_connection import Alpn, MockConnection
+from .mock_exchange import Action, Close, Reset, Send
 from .mock_provider import MockProvider, Outcome, RequestRecord
 from .openai_chat import OpenAiChat
 from .provider_limiter import LimitRefusal, LimitView, ProviderLimiter, ProviderLimits
@@ -38,11 +42,13 @@ __all__ = [
     "FAULTS",
     "FOREVER",
     "Action",
+    "Alpn",
     "Answer",
     "Ask",
     "Break",
     "Choice",
     "Close",
+    "CloseOnReuse",
     "CloseWithoutResponse",
     "DoneWithoutFinish",
     "DripBytes",
@@ -51,6 +57,7 @@ __all__ = [
     "FaultScript",
     "Format",
     "GarbageBytes",
+    "GoAway",
     "LimitRefusal",
     "LimitView",
     "MockConnection",
@@ -64,6 +71,7 @@ __all__ = [
     "ProviderLimiter",
     "ProviderLimits",
     "Refusal",
+    "RefuseStream",
     "RequestRecord",
     "Reset",
     "ResetAtByte",

@@ -97,16 +97,22 @@ class FaultScript:
         """How many entries of the sequence no request has met yet."""
         return len(self._sequence) - self._next
 
-    def pick(self, ask: Ask) -> Fault | None:
-        """The fault for the request that has just arrived, or ``None``."""
+    def pick(self, ask: Ask, *, reused: bool = False) -> Fault | None:
+        """The fault for the request that has just arrived, or ``None``.
+
+        reused: whether its connection has carried one before. A fault that needs that waits in the sequence until then.
+        """
         if self._matches(ask):
             if self._next < len(self._sequence):
+                fault = self._sequence[self._next]
+                if fault is not None and fault.needs_reuse and not reused:
+                    return None
                 self._next += 1
-                return self._sequence[self._next - 1]
-            fault = self._then or self._draw()
-            if fault is not None:
                 return fault
-        return None if self._otherwise is None else self._otherwise.pick(ask)
+            fault = self._then or self._draw()
+            if fault is not None and (reused or not fault.needs_reuse):
+                return fault
+        return None if self._otherwise is None else self._otherwise.pick(ask, reused=reused)
 
     def _matches(self, ask: Ask) -> bool:
         if isinstance(self._when, str):

@@ -1,259 +1,75 @@
-"""One accepted connection of the mock provider: HTTP/1.1 framing by h11, and the clock of a response.
+"""One accepted connection of the mock provider, whichever HTTP its client speaks.
 
-Bytes and the time go in, actions come out: send these bytes, close, reset. Requests of a kept-alive connection are answered
-one after the other; a second request sent before the first was answered is refused with a 400 and the connection is closed.
-Whatever a client sends, nothing is raised.
+TLS may have settled that (ALPN). Otherwise the first bytes tell: a client of HTTP/2 begins with a preface that is no
+request of HTTP/1.1. They are held back only as long as they could be that preface.
 """
 
 from __future__ import annotations
 
-import math
-from collections.abc import Callable
-from dataclasses import dataclass
-from http import HTTPStatus
-from typing import Final, Protocol
+from typing import TYPE_CHECKING, Literal
 
-import h11
+from .mock_exchange import HTTP2_PREFACE, Action, Answerer, Machine
+from .mock_http1 import MockHttp1
 
-from .response_plan import Data, End, Hangup, Head, Parts, Pause, Raw, Torn, Wire
+if TYPE_CHECKING:
+    from .mock_http2 import MockHttp2
 
-MAX_BODY_BYTES: Final = 16 * 1024 * 1024
-"""A longer request body is read to its end, forgotten, and answered with a 413."""
-
-_MAX_HEAD_BYTES: Final = 65_536
-_REASONS: Final = {status.value: status.phrase for status in HTTPStatus}
-
-
-@dataclass(frozen=True, slots=True)
-class Send:
-    """Write these bytes."""
-
-    data: bytes
-
-
-@dataclass(frozen=True, slots=True)
-class Close:
-    """Close the connection in good order, once everything before it is written."""
-
-
-@dataclass(frozen=True, slots=True)
-class Reset:
-    """Reset the connection (RST), once everything before it is written."""
-
-
-Action = Send | Close | Reset
-
-
-@dataclass(frozen=True, slots=True)
-class HttpAsk:
-    """One request as it came: header names in lower case, ``body`` ``None`` where it was too long."""
-
-    method: str
-    target: str
-    headers: tuple[tuple[str, str], ...]
-    body: bytes | None
-
-
-@dataclass(frozen=True, slots=True)
-class Reply:
-    """What the provider decided: the parts of the response, what to do to its bytes, and where to report.
-
-    on_status is called with the status when the head goes out; on_end once, with whether the client left before the end.
-    """
-
-    parts: Parts
-    mangle: Callable[[Wire], Wire]
-    on_status: Callable[[int], None]
-    on_end: Callable[[bool, float], None]
-
-
-class Answerer(Protocol):
-    """The provider, as its connections see it."""
-
-    def respond(self, ask: HttpAsk, now: float, unix_now: float) -> Reply:
-        """The response to a request."""
-        ...
-
-    def respond_to_garbage(self, status: int, message: str, now: float, unix_now: float) -> Reply:
-        """The response to bytes that are no request, or not at this moment."""
-        ...
-
-    def connection_ended(self) -> None:
-        """Called once when a connection has ended, from whichever side."""
-        ...
+Alpn = Literal["h2", "http/1.1"]
+"""What a connection speaks, by its name in ALPN (RFC 7301)."""
 
 
 class MockConnection:
-    """The machine of one connection.
+    """The machine of one connection (`Machine` says what its methods mean).
 
-    After every call ask `deadline`, and call `actions` then at the latest. Times are monotonic seconds in one epoch; a
-    response keeps to its schedule however late it is polled.
+    alpn: what it speaks; ``None``: to be seen from its bytes. max_streams: how many exchanges at once HTTP/2 may carry.
+    Raises `ImportError` for ``"h2"`` where the library of that name is not installed; bytes of HTTP/2 are then taken for a
+    bad request of HTTP/1.1.
     """
 
-    __slots__ = (
-        *("_answerer", "_ask", "_body", "_closed", "_due", "_early"),
-        *("_h11", "_now", "_pending", "_reply", "_unix_now", "_wire"),
-    )
+    __slots__ = ("_answerer", "_machine", "_max_streams", "_start")
 
-    def __init__(self, answerer: Answerer) -> None:
+    def __init__(self, answerer: Answerer, alpn: Alpn | None = None, max_streams: int = 100) -> None:
         self._answerer = answerer
-        self._h11 = h11.Connection(h11.SERVER, max_incomplete_event_size=_MAX_HEAD_BYTES)
-        self._ask: h11.Request | None = None
-        self._body: bytearray | None = bytearray()
-        self._reply: Reply | None = None
-        self._wire: Wire | None = None
-        self._due = math.inf
-        self._early = False  # whether the client sent more before its answer was out
-        self._pending: list[Action] = []
-        self._closed = False
-        self._now = -math.inf
-        self._unix_now = 0.0
+        self._max_streams = max_streams
+        self._start: bytes | None = b"" if alpn is None else None  # what came while it was not known what it is
+        self._machine: Machine = self._http2() if alpn == "h2" else MockHttp1(answerer)
 
     @property
     def closed(self) -> bool:
         """Whether the connection has ended: no more actions will come."""
-        return self._closed and not self._pending
+        return self._machine.closed
 
     def receive_data(self, data: bytes, now: float, unix_now: float) -> None:
-        """Take bytes from the client; ``b""`` says that it has closed its side, which ends the connection."""
-        self._now, self._unix_now = max(self._now, now), unix_now
-        if self._closed:
-            return
-        if not data:
-            self._end(client_left=True)
-            self._pending.append(Close())
-        elif self._wire is not None:
-            self._early = True
-        else:
-            self._h11.receive_data(data)
-            self._read()
+        """Take bytes; ``b""``: the client has closed its side."""
+        if self._start is not None:
+            data = self._start + data if data else b""
+            self._start = None
+            if data and data[: len(HTTP2_PREFACE)] == HTTP2_PREFACE[: len(data)]:
+                if len(data) < len(HTTP2_PREFACE):
+                    self._start = data
+                    return
+                self._try_http2()
+        self._machine.receive_data(data, now, unix_now)
 
     def actions(self, now: float, max_bytes: int | None = None) -> list[Action]:
-        """What is due by ``now``, adjacent sends merged.
-
-        With ``max_bytes`` it stops soon after so many bytes, so that a writer can wait for its peer; what is left is
-        still due, and `deadline` says so.
-        """
-        self._now = max(self._now, now)
-        done, self._pending = self._pending, []
-        unsent = bytearray()
-        while self._wire is not None and self._due <= self._now and (max_bytes is None or len(unsent) < max_bytes):
-            part = next(self._wire, None)
-            if isinstance(part, bytes):
-                unsent += part
-            elif isinstance(part, Pause):
-                self._due += math.inf if part.seconds is None else part.seconds
-            else:
-                _flush(unsent, done)
-                done += self._hang_up(part) if part is not None else self._response_ended()
-        _flush(unsent, done)
-        return done
+        """What is due by ``now``; with ``max_bytes`` it stops soon after so many."""
+        return self._machine.actions(now, max_bytes)
 
     def deadline(self) -> float | None:
         """When `actions` has something to give; ``None`` if only the client can change that."""
-        if self._pending:
-            return self._now
-        return None if self._wire is None or self._due == math.inf else self._due
+        return self._machine.deadline()
 
     def connection_lost(self, now: float) -> None:
         """The connection is gone, whoever ended it. Calling it again does nothing."""
-        self._now = max(self._now, now)
-        self._pending.clear()
-        if not self._closed:
-            self._end(client_left=True)
+        self._machine.connection_lost(now)
 
-    def _read(self) -> None:
-        """Take events out of h11 until a request is complete, or more bytes are needed."""
-        while self._wire is None:
-            try:
-                event = self._h11.next_event()
-            except h11.RemoteProtocolError as error:
-                status = error.error_status_hint
-                self._start(self._answerer.respond_to_garbage(status, str(error), self._now, self._unix_now))
-                return
-            if isinstance(event, h11.Request):
-                self._ask, self._body = event, bytearray()
-            elif isinstance(event, h11.Data):
-                self._keep(event.data)
-            elif isinstance(event, h11.EndOfMessage):
-                self._early = bool(self._h11.trailing_data[0])
-                self._start(self._answerer.respond(self._request(), self._now, self._unix_now))
-            else:
-                if self._h11.they_are_waiting_for_100_continue:
-                    head = h11.InformationalResponse(status_code=100, headers=[])
-                    self._pending.append(Send(self._framed(head)))
-                return
+    def _try_http2(self) -> None:
+        try:
+            self._machine = self._http2()
+        except ImportError:
+            return
 
-    def _keep(self, data: bytes | bytearray) -> None:
-        if self._body is not None:
-            self._body += data
-            if len(self._body) > MAX_BODY_BYTES:
-                self._body = None
+    def _http2(self) -> MockHttp2:
+        from .mock_http2 import MockHttp2  # here, because h2 is an extra
 
-    def _request(self) -> HttpAsk:
-        assert self._ask is not None  # h11 gives the end of a message only after its head
-        headers = tuple((name.decode("latin-1"), value.decode("latin-1")) for name, value in self._ask.headers)
-        body = None if self._body is None else bytes(self._body)
-        return HttpAsk(self._ask.method.decode("latin-1"), self._ask.target.decode("latin-1"), headers, body)
-
-    def _start(self, reply: Reply) -> None:
-        self._reply, self._due = reply, self._now
-        self._wire = reply.mangle(self._frame(reply))
-
-    def _frame(self, reply: Reply) -> Wire:
-        """The parts of a response as HTTP/1.1 (or 1.0, to a client that speaks that)."""
-        bodiless = self._ask is not None and self._ask.method == b"HEAD"
-        for part in reply.parts:
-            if isinstance(part, Head):
-                reply.on_status(part.status)
-                headers = [(name.encode("ascii"), value.encode("latin-1")) for name, value in part.headers]
-                reason = _REASONS.get(part.status, "")
-                yield self._framed(h11.Response(status_code=part.status, headers=headers, reason=reason))
-            elif isinstance(part, Data):
-                yield b"" if bodiless else self._framed(h11.Data(data=part.data))
-            elif isinstance(part, Torn):
-                framed = self._framed(h11.Data(data=part.data))
-                yield framed[: (len(framed) + 1) // 2]
-            elif isinstance(part, Raw):
-                yield part.data
-            elif isinstance(part, End):
-                yield self._framed(h11.EndOfMessage())
-            else:
-                yield part
-
-    def _framed(self, event: h11.Event) -> bytes:
-        return self._h11.send(event) or b""
-
-    def _hang_up(self, part: Hangup) -> list[Action]:
-        self._end(client_left=False)
-        return [Reset() if part.reset else Close()]
-
-    def _response_ended(self) -> list[Action]:
-        """The response is out: wait for the next request, or close where HTTP or an early request says so."""
-        if self._h11.our_state is not h11.DONE:
-            self._end(client_left=False)
-            return [Close()]
-        self._report(client_left=False)
-        self._h11.start_next_cycle()
-        self._ask = None
-        if self._early:
-            self._early = False
-            message = "This server does not pipeline: wait for an answer before sending the next request."
-            self._start(self._answerer.respond_to_garbage(400, message, self._now, self._unix_now))
-        return []
-
-    def _end(self, *, client_left: bool) -> None:
-        self._closed = True
-        self._report(client_left=client_left)
-        self._answerer.connection_ended()
-
-    def _report(self, *, client_left: bool) -> None:
-        reply, self._reply, self._wire = self._reply, None, None
-        if reply is not None:
-            reply.on_end(client_left, self._now)
-
-
-def _flush(unsent: bytearray, into: list[Action]) -> None:
-    if unsent:
-        into.append(Send(bytes(unsent)))
-        unsent.clear()
+        return MockHttp2(self._answerer, self._max_streams)

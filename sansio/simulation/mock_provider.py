@@ -19,14 +19,16 @@ from .answers import compose, prompt_id
 from .fault_script import FaultScript
 from .faults import Fault, RotateKeys, Scene
 from .formats import Ask, Format, Headers, Refusal, Stamp
-from .mock_connection import HttpAsk, MockConnection, Reply
+from .mock_connection import Alpn, MockConnection
+from .mock_exchange import Cut, HttpAsk, HttpVersion, Reply
 from .openai_chat import OpenAiChat
 from .provider_limiter import LimitRefusal, LimitView, ProviderLimiter, ProviderLimits
 from .response_plan import Head, Parts, delayed, stream_plan, unary_plan, with_pings
 
-Outcome = Literal["completed", "faulted", "throttled", "rejected", "client_left"]
+Outcome = Literal["completed", "faulted", "throttled", "rejected", "client_left", "cut_off"]
 """How a request ended: answered in full; met a fault that was played to its end; refused by the limit; refused for what
-it was (4xx); or its client went away first, whatever else was going on."""
+it was (4xx); its client went away first, whatever else was going on; or (HTTP/2) its connection ended under it, by the
+fault of another request or for a client's breach of the protocol."""
 
 _CREDENTIALS: Final = frozenset(
     {"authorization", "proxy-authorization", "cookie", "api-key", "x-api-key", "x-goog-api-key", "ocp-apim-subscription-key",
@@ -43,7 +45,7 @@ class RequestRecord:
     prompt: what `answers.prompt_id` makes of the prompt, ``None`` if there was none. body: the parsed JSON.
     headers: without those that carry credentials. status: ``None`` until the head goes out.
     fault: the fault that it met. outcome: ``None`` while it is being answered.
-    input_tokens, output_tokens: what was charged.
+    input_tokens, output_tokens: what was charged. http_version: empty for bytes that were no request.
     """
 
     index: int
@@ -63,6 +65,7 @@ class RequestRecord:
     status: int | None = None
     outcome: Outcome | None = None
     ended_at: float | None = None
+    http_version: HttpVersion | Literal[""] = ""
 
 
 class MockProvider:
@@ -73,6 +76,7 @@ class MockProvider:
     seed: for the ids of answers. first_byte_delay: seconds before the head. token_delay: seconds before each output token.
     ping_interval: seconds of silence in a stream after which a ``: ping`` comment is sent; ``None`` for no pings.
     default_output_tokens: the length of an answer whose prompt does not say. log_size: how many records are kept.
+    max_concurrent_streams: how many requests at once one HTTP/2 connection may carry.
 
     ``faults``, ``active`` (requests being answered), ``max_active``, ``requests_total``, ``connections_open`` and
     ``connections_total`` may be read at any time; ``faults`` may be replaced. Raises `ValueError` for settings out of range.
@@ -92,6 +96,7 @@ class MockProvider:
         default_output_tokens: int = 20,
         formats: Sequence[Format] = (OpenAiChat(),),
         log_size: int = 10_000,
+        max_concurrent_streams: int = 100,
     ) -> None:
         _check_seconds("token_delay", token_delay)
         _check_seconds("first_byte_delay", first_byte_delay)
@@ -99,6 +104,7 @@ class MockProvider:
             _check_seconds("ping_interval", ping_interval, least=0.001)
         _check_whole("default_output_tokens", default_output_tokens)
         _check_whole("log_size", log_size)
+        _check_whole("max_concurrent_streams", max_concurrent_streams)
         if not formats:
             raise ValueError("formats: is empty; give at least one Format")
         self.faults = faults or FaultScript()
@@ -117,6 +123,7 @@ class MockProvider:
         self._ping_interval = ping_interval
         self._default_output_tokens = default_output_tokens
         self._formats = tuple(formats)
+        self._max_concurrent_streams = max_concurrent_streams
         self._log: deque[RequestRecord] = deque(maxlen=log_size)
 
     @property
@@ -124,11 +131,16 @@ class MockProvider:
         """The last ``log_size`` requests, in the order of arrival."""
         return list(self._log)
 
-    def connection(self) -> MockConnection:
-        """A machine for a connection that was just accepted."""
+    def connection(self, alpn: Alpn | None = None) -> MockConnection:
+        """A machine for a connection that was just accepted.
+
+        alpn: what it speaks; ``None``: HTTP/1.1, or HTTP/2 if the client begins so. Raises `ImportError` for ``"h2"`` where
+        the library of that name is not installed.
+        """
+        connection = MockConnection(self, alpn, self._max_concurrent_streams)
         self.connections_open += 1
         self.connections_total += 1
-        return MockConnection(self)
+        return connection
 
     def rotate_keys(self, keys: Iterable[str]) -> None:
         """From now on only these keys are good. Answers under way go on. Raises `ValueError` if there are none."""
@@ -144,6 +156,7 @@ class MockProvider:
         """The response to a request: called by its connection."""
         record = self._open(now)
         record.method, record.path = ask.method, ask.target.partition("?")[0]
+        record.http_version = ask.http_version
         fields = dict(ask.headers)
         record.headers = tuple(field for field in ask.headers if field[0] not in _CREDENTIALS)
         found = self._route(record)
@@ -158,7 +171,7 @@ class MockProvider:
         parsed = self._parse(record, found, ask.body)
         if isinstance(parsed, Refusal):
             return self._refuse(record, found, parsed, unix_now)
-        return self._answer(record, found, parsed, key, unix_now)
+        return self._answer(record, found, parsed, key, unix_now, reused=ask.reused)
 
     def respond_to_garbage(self, status: int, message: str, now: float, unix_now: float) -> Reply:
         """The response to bytes that are no request: called by their connection, which closes after it."""
@@ -212,13 +225,15 @@ class MockProvider:
                 return Refusal(404, "invalid_request_error", "model_not_found", message)
         return parsed
 
-    def _answer(self, record: RequestRecord, found: Format, ask: Ask, key: str | None, unix_now: float) -> Reply:
+    def _answer(
+        self, record: RequestRecord, found: Format, ask: Ask, key: str | None, unix_now: float, *, reused: bool
+    ) -> Reply:
         """Charge it, draw its fault, and plan the answer."""
         answer = compose(ask, self._default_output_tokens)
         limiter = self.limiter(ask.model)
         if limiter is not None and (over := limiter.refusal(answer.total_tokens, record.arrived_at)) is not None:
             return self._refuse(record, found, _throttled(ask.model, over), unix_now, "throttled", limiter)
-        fault = record.fault = self.faults.pick(ask)
+        fault = record.fault = self.faults.pick(ask, reused=reused)
         if isinstance(fault, RotateKeys):
             self.rotate_keys(fault.keys)
             if (wrong := self._check_key(record, key)) is not None:
@@ -266,8 +281,8 @@ class MockProvider:
         def on_status(status: int) -> None:
             record.status = status
 
-        def on_end(client_left: bool, now: float) -> None:
-            record.outcome, record.ended_at = "client_left" if client_left else ended, now
+        def on_end(cut: Cut | None, now: float) -> None:
+            record.outcome, record.ended_at = cut or ended, now
             self.active -= 1
 
         return Reply(fault.bend(parts, Scene(found, unix_now)), fault.mangle, on_status, on_end)

@@ -1,8 +1,8 @@
 """A response as a lazy sequence of timed parts: what a fault bends before it reaches the wire.
 
 An answer is planned as parts (pause, head, pieces of body, end). A fault rewrites that sequence: it drops parts, puts
-pauses or garbage between them, or hangs up. `MockConnection` then frames the parts as HTTP/1.1 and sends each when it is
-due. Parts are drawn one at a time, so an answer that never ends costs no memory.
+pauses or garbage between them, or hangs up. The connection then frames the parts, as HTTP/1.1 (`mock_http1.py`) or HTTP/2
+(`mock_http2.py`), and sends each when it is due. Parts are drawn one at a time, so an answer without end costs no memory.
 """
 
 from __future__ import annotations
@@ -84,15 +84,31 @@ class End:
 
 @dataclass(frozen=True, slots=True)
 class Hangup:
-    """The connection ends: in good order (FIN), or with a reset (RST)."""
+    """The exchange is torn down.
+
+    Over HTTP/1.1 the connection ends: in good order (FIN), or with a reset (RST). Over HTTP/2 the stream is reset; where the
+    body had ended already, or with ``connection``, the connection ends there too.
+    """
 
     reset: bool = False
+    connection: bool = False
 
 
-Part = Pause | Head | Data | Torn | Raw | End | Hangup
+@dataclass(frozen=True, slots=True)
+class Decline:
+    """The request was not looked at, and should be sent again: REFUSED_STREAM or, with ``go_away``, GOAWAY.
+
+    Over HTTP/1.1 the connection is closed.
+    """
+
+    go_away: bool = False
+
+
+Part = Pause | Head | Data | Torn | Raw | End | Hangup | Decline
 Parts = Iterator[Part]
-Wire = Iterator[Pause | bytes | Hangup]
-"""The same, after framing: pauses, bytes, and perhaps a hang-up."""
+Wire = Iterator[Pause | bytes | Raw | End | Hangup | Decline]
+"""The same, as bytes where a fault may count and cut them. HTTP/1.1 has nothing but bytes, pauses and the ends that come too
+early; HTTP/2 keeps what is no byte of a stream."""
 
 PING = b": ping\n\n"
 """An SSE comment: bytes, but no event (WHATWG HTML, section 9.2.6)."""
