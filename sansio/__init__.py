@@ -31,6 +31,7 @@ from .circuit_breaker import (
 )
 from .classify import classify_http_status, parse_retry_after, retry_after_from_headers
 from .codec import ProviderCodec, StreamDecoder
+from .connection_pool import ConnectionPool, Grant, Http2, PoolConfig, PoolOrders
 from .cost import CostEstimate
 from .deployment import Deployment, OpenCircuitPolicy, RemoteEngineConfig, RuntimeConfig, Serving, deployments_from_toml
 from .engine import RemoteEngineCore
@@ -84,6 +85,7 @@ from .events import (
 from .exchange import AttemptOutcome, Exchange, ExchangeConfig
 from .http import END, EndOfResponse, HttpEvent, HttpRequest, Origin, ResponseHead, Timeouts
 from .http1 import Http1Connection
+from .http2 import Http2Connection
 from .metrics import EngineMetrics
 from .pool import IdleConnections
 from .prices import Price
@@ -125,6 +127,7 @@ __all__ = [
     "Committed",
     "Complete",
     "Conflict",
+    "ConnectionPool",
     "ContentFiltered",
     "ContentPart",
     "ContextLengthExceeded",
@@ -145,8 +148,11 @@ __all__ = [
     "ExecuteBatch",
     "Forbidden",
     "GiveUp",
+    "Grant",
     "HeadReceived",
     "Http1Connection",
+    "Http2Connection",
+    "Http2",
     "HttpEvent",
     "HttpRequest",
     "IdleConnections",
@@ -164,6 +170,8 @@ __all__ = [
     "Outcome",
     "OverrideCircuit",
     "Permit",
+    "PoolConfig",
+    "PoolOrders",
     "Price",
     "Priority",
     "PriorityRequest",
