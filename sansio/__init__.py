@@ -86,6 +86,7 @@ from .exchange import AttemptOutcome, Exchange, ExchangeConfig
 from .http import END, EndOfResponse, HttpEvent, HttpRequest, Origin, ResponseHead, Timeouts
 from .http1 import Http1Connection
 from .http2 import Http2Connection
+from .http2 import Http2Connection
 from .metrics import EngineMetrics
 from .pool import IdleConnections
 from .prices import Price
@@ -151,6 +152,7 @@ __all__ = [
     "Grant",
     "HeadReceived",
     "Http1Connection",
+    "Http2Connection",
     "Http2Connection",
     "Http2",
     "HttpEvent",

@@ -64,6 +64,7 @@ SANSIO = [
     "HeadReceived",
     "Http1Connection",
     "Http2Connection",
+    "Http2Connection",
     "Http2",
     "HttpEvent",
     "HttpRequest",
