@@ -270,6 +270,11 @@ class CircuitBreaker:
         return drained
 
     @property
+    def undisturbed(self) -> bool:
+        """Closed, and with no transition to drain: no request is held up here, and time will change nothing."""
+        return self._state is _CLOSED and not self._transitions
+
+    @property
     def consecutive_failures(self) -> int:
         """Failures counted towards `failure_threshold` as of the last report; 0 unless closed."""
         return self._failures

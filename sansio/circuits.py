@@ -96,6 +96,8 @@ class Circuits:
 
     def follow(self, lane: Lane) -> None:
         """Draw the consequences of whatever the circuits of this lane just did."""
+        if _undisturbed(lane):
+            return
         for circuit in (lane.circuit, lane.key_circuit):
             moved = False
             while transitions := circuit.breaker.drain_transitions():  # asking one that opened for no time moves it on
@@ -116,6 +118,8 @@ class Circuits:
 
     def lease_ended(self, lane: Lane) -> None:
         """A lease came back: a circuit that is not closed may have a probe to give, to any of its lanes."""
+        if _undisturbed(lane):
+            return
         self.follow(lane)
         for circuit in (lane.circuit, lane.key_circuit):
             if circuit.breaker.state(self._registry.now) is not CircuitState.CLOSED:
@@ -129,7 +133,7 @@ class Circuits:
 
     def arm(self, circuit: Circuit) -> None:
         """Look at this circuit again when time alone may change it."""
-        self._registry.timers.set(("circuit", circuit.index), circuit.breaker.deadline())
+        self._registry.timers.set(circuit, circuit.breaker.deadline())
 
     def _offer(self, circuit: Circuit) -> None:
         self.arm(circuit)
@@ -156,3 +160,8 @@ class Circuits:
                 waiting = request.state in (RequestState.QUEUED, RequestState.BACKOFF)
                 if waiting and not self.may_wait(request, circuit, rejection):
                     self._registry.finish(request, self.error(circuit, rejection, lane))
+
+
+def _undisturbed(lane: Lane) -> bool:
+    """Whether there is nothing to do about either circuit: nearly always, and asked three times for each attempt."""
+    return lane.circuit.breaker.undisturbed and lane.key_circuit.breaker.undisturbed

@@ -58,11 +58,11 @@ from .events import (
     Tick,
 )
 from .exchange import Exchange
-from .lane import Group, Lane, Lease, NoCredential, Rejected, Request, RequestState
+from .lane import Circuit, Group, Lane, Lease, NoCredential, Rejected, Request, RequestState, SessionSlot
 from .metrics import EngineMetrics
 from .queue import Priority
 from .rate_limit import RateLimiterSnapshot, Wait
-from .registry import Registry
+from .registry import Registry, Timed
 from .retry import Attempt, Retry
 from .sessions import Sessions
 from .sharing import build_roster
@@ -172,7 +172,7 @@ class RemoteEngineCore:
         self._take(event)
         while (due := registry.timers.pop_due(registry.now)) is not None:
             if not self._closed:
-                self._run(*due)
+                self._run(due)
         while registry.dirty:
             self._dispatch(registry.dirty.pop(next(iter(registry.dirty))))
         if self._say_drained and not registry.requests and not registry.unreported:
@@ -275,7 +275,7 @@ class RemoteEngineCore:
         """Start what can start now, best head first, until the limiter says to wait."""
         registry = self._registry
         held_back: set[int] = set()
-        registry.timers.set(("group", group.index), None)
+        registry.timers.set(group, None)
         while (request := self._best_head(group, held_back)) is not None:
             lane = request.lane
             answer = lane.take(request, self._generation + 1, registry.now, registry.unix_now)
@@ -285,16 +285,13 @@ class RemoteEngineCore:
             elif isinstance(answer, Wait):
                 error = self._too_late(request, answer)
                 if error is None:
-                    registry.timers.set(("group", group.index), answer.until)
+                    registry.timers.set(group, answer.until)
                     break
                 registry.finish(request, error.caused_by(request.last_error))
             elif not self._settle_blocked(request, answer):
                 held_back.add(lane.index)
         for lane in group.lanes:
-            registry.timers.set(("queue", lane.index), lane.queue.deadline())
-            if lane.budget is not None:
-                throttled = len(lane.queue) > 0 and lane.budget.throttles(registry.now)
-                registry.timers.set(("budget", lane.index), lane.budget.recovers_at(registry.now) if throttled else None)
+            registry.timers.set(lane, lane.deadline(registry.now))
 
     def _settle_blocked(self, request: Request, answer: NoCredential | Rejected | LimitExceeded | BudgetRefusal) -> bool:
         """What becomes of a head that cannot start. Returns whether it is over; if not, its lane is held back."""
@@ -468,7 +465,7 @@ class RemoteEngineCore:
         else:
             registry.retried(request, decision.reason, decision.wait)
             registry.move(request, RequestState.BACKOFF)
-            registry.timers.set(("backoff", request.add.request_id), decision.at)
+            registry.timers.set(request, decision.at)
 
     def _throttled(self, lane: Lane, error: RateLimited) -> None:
         """A 429 is the bucket's affair, not only the request's that met it: whoever cannot wait that long fails now."""
@@ -519,31 +516,34 @@ class RemoteEngineCore:
         """The slot of an attempt is free."""
         request.lease = None
         request.lane.running -= 1
-        self._registry.timers.set(("attempt", request.add.request_id), None)
+        self._registry.timers.set(request, None)
         self._registry.touch(request.lane)
 
     # ---- time ---------------------------------------------------------------------------------------------------------
 
-    def _run(self, kind: str, key: int) -> None:
-        registry = self._registry
-        match kind:
-            case "attempt":
-                self._check_attempt(registry.requests[key])
-            case "backoff":
-                registry.requeue(registry.requests[key])
-            case "parked":
-                self._sessions.give_up(registry.requests[key])
-            case "queue":
-                self._expire_queue(self._lanes[key])
-                registry.touch(self._lanes[key])
-            case "budget":
-                registry.touch(self._lanes[key])
-            case "group":
-                registry.dirty[key] = self._roster.groups[key]
-            case "circuit":
-                self._circuits.due(self._roster.circuits[key])
+    def _run(self, due: Timed) -> None:
+        match due:
+            case Request():
+                self._request_due(due)
+            case Lane():
+                self._expire_queue(due)
+                self._registry.touch(due)
+            case Group():
+                self._registry.dirty[due.index] = due
+            case Circuit():
+                self._circuits.due(due)
+            case SessionSlot():
+                self._sessions.due(due)
             case _:
-                self._sessions.due(self._roster.sessions[key])
+                assert_never(due)
+
+    def _request_due(self, request: Request) -> None:
+        if request.state is RequestState.RUNNING:
+            self._check_attempt(request)
+        elif request.state is RequestState.BACKOFF:
+            self._registry.requeue(request)
+        else:
+            self._sessions.give_up(request)
 
     def _check_attempt(self, request: Request) -> None:
         """Look at the clocks of a running attempt; one that ran out orders it cut, and it ends with the driver's report."""
@@ -558,8 +558,8 @@ class RemoteEngineCore:
     def _arm_attempt(self, request: Request) -> None:
         exchange = request.exchange
         if exchange is not None and not request.aborting:
-            when = min(exchange.deadline, self._registry.now + exchange.check_interval)
-            self._registry.timers.set(("attempt", request.add.request_id), when)
+            deadline, look_again = exchange.deadline, self._registry.now + exchange.check_interval
+            self._registry.timers.set(request, deadline if deadline < look_again else look_again)
 
     def _expire_queue(self, lane: Lane) -> None:
         for entry, error in lane.queue.expire(self._registry.now):

@@ -133,6 +133,14 @@ class Lane:
         """The codec's name for the provider."""
         return self.exchange_config.codec.provider
 
+    def deadline(self, now: float) -> float | None:
+        """When time alone changes something here: a request runs out of it, or a throttled one has its slot back."""
+        due = self.queue.deadline()
+        if self.budget is not None and len(self.queue) > 0 and self.budget.throttles(now):
+            recovers_at = self.budget.recovers_at(now)
+            return recovers_at if due is None else min(due, recovers_at)
+        return due
+
     def slots(self, now: float) -> int:
         """How many attempts may run: as configured, half of that (never below one) while a throttling budget is exceeded."""
         slots = self.deployment.served.max_concurrent

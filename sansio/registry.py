@@ -8,18 +8,20 @@ from __future__ import annotations
 
 import math
 from dataclasses import replace
-from typing import Any, assert_never
+from typing import Any, TypeAlias
 
 from .batch import TokenUsage
 from .cost import CostLedger, cost_of
 from .errors import InferenceError
 from .events import Complete, Effect, Notice, NoticeKind
-from .lane import Group, Lane, Lease, Request, RequestState
+from .lane import Circuit, Group, Lane, Lease, Request, RequestState, SessionSlot
 from .metrics import EngineMetrics
 from .timers import Timers
 
-TimerName = tuple[str, int]
-"""What is due, and of what: ``("backoff", request_id)``, ``("circuit", index)`` and so on."""
+Timed: TypeAlias = Request | Lane | Group | Circuit | SessionSlot
+"""What may be due. Each has one timer; what a request's is for follows from its state."""
+
+_QUEUED, _RUNNING = RequestState.QUEUED, RequestState.RUNNING
 
 
 class Registry:
@@ -33,7 +35,7 @@ class Registry:
         self.effects: list[Effect] = []
         self.metrics = EngineMetrics()
         self.costs = CostLedger()
-        self.timers: Timers[TimerName] = Timers()
+        self.timers: Timers[Timed] = Timers()
         self.requests: dict[int, Request] = {}
         self.unreported: dict[tuple[int, int], Lease] = {}
         """Leases settled by a cancel whose attempt has not reported yet, by request and attempt."""
@@ -44,7 +46,7 @@ class Registry:
         """A request was accepted into its lane's queue."""
         request_id = request.add.request_id
         self.requests[request_id] = request.lane.requests[request_id] = request
-        self._count_state(request.state, +1)
+        self.metrics.queued += 1
         self.touch(request.lane)
 
     def reject(self, request: Request, error: InferenceError) -> None:
@@ -71,21 +73,14 @@ class Registry:
 
     def remove(self, request: Request) -> None:
         """Forget a request, wherever it is."""
-        request_id, lane = request.add.request_id, request.lane
-        match request.state:
-            case RequestState.QUEUED:
-                lane.queue.remove(request_id)
-                self.touch(lane)
-            case RequestState.BACKOFF:
-                self.timers.set(("backoff", request_id), None)
-            case RequestState.PARKED:
-                self.timers.set(("parked", request_id), None)
-                lane.session.parked.pop(request_id, None)
-            case RequestState.RUNNING:
-                pass
-            case _:
-                assert_never(request.state)
-        self._count_state(request.state, -1)
+        request_id, lane, state = request.add.request_id, request.lane, request.state
+        if state is _QUEUED:
+            lane.queue.remove(request_id)
+            self.touch(lane)
+        elif state is not _RUNNING:  # it backs off or is parked
+            self.timers.set(request, None)
+            lane.session.parked.pop(request_id, None)
+        self._count_state(state, -1)
         del self.requests[request_id], lane.requests[request_id]
 
     def move(self, request: Request, state: RequestState) -> None:
@@ -147,9 +142,9 @@ class Registry:
         )
 
     def _count_state(self, state: RequestState, by: int) -> None:
-        if state is RequestState.QUEUED:
+        if state is _QUEUED:
             self.metrics.queued += by
-        elif state is RequestState.RUNNING:
+        elif state is _RUNNING:
             self.metrics.in_flight += by
         else:
             self.metrics.waiting += by

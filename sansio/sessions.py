@@ -33,7 +33,7 @@ class Sessions:
             registry.metrics.refreshes += 1
             registry.notice("refresh_started", slot.lanes[0], cause=str(cause))
             registry.effects.append(RefreshSession(slot.index, refresh_id, cause, slot.secret))
-        registry.timers.set(("session", slot.index), slot.session.deadline())
+        registry.timers.set(slot, slot.session.deadline())
 
     def unauthorized(self, request: Request, error: Unauthorized, lease: Lease, *, retryable: bool) -> bool:
         """An attempt was answered 401. Returns whether the request goes on: at once, or parked until the rebuild is over."""
@@ -54,7 +54,7 @@ class Sessions:
         if verdict is AuthVerdict.WAIT_FOR_REBUILD:
             registry.move(request, RequestState.PARKED)
             slot.parked[request.add.request_id] = request
-            registry.timers.set(("parked", request.add.request_id), request.deadline)
+            registry.timers.set(request, request.deadline)
         else:
             self._resume(request)
         return True
@@ -90,7 +90,7 @@ class Sessions:
             return
         registry = self._registry
         registry.notice("refresh_ended", slot.lanes[0], result=str(outcome.result))
-        registry.timers.set(("session", slot.index), slot.session.deadline())
+        registry.timers.set(slot, slot.session.deadline())
         parked, slot.parked = list(slot.parked.values()), {}
         if outcome.error is not None:
             registry.metrics.failed_refreshes += 1
@@ -128,14 +128,14 @@ class Sessions:
 
     def _resume(self, request: Request) -> None:
         registry = self._registry
-        registry.timers.set(("parked", request.add.request_id), None)
+        registry.timers.set(request, None)
         refusal = self._circuits.refusal(request, request.last_error)
         if refusal is not None:
             registry.finish(request, refusal)
         elif request.not_before > registry.now:  # the refusal came with a hint, and no retry undercuts one
             registry.retried(request, "unauthorized", request.not_before - registry.now)
             registry.move(request, RequestState.BACKOFF)
-            registry.timers.set(("backoff", request.add.request_id), request.not_before)
+            registry.timers.set(request, request.not_before)
         else:
             registry.retried(request, "unauthorized", 0.0)
             registry.requeue(request)

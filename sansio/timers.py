@@ -1,8 +1,12 @@
-"""All the instants a machine waits for, in one heap: one `next`, one `pop_due`.
+"""What is due, and when next: any number of named timers behind one `next` and one `pop_due`.
 
-A timer has a name (any hashable value); setting it again moves it, setting it to ``None`` stops it. The heap holds stale
-entries until they surface, about as many as there are live ones at most, so moving a timer costs O(log n) and memory is
-bounded.
+A timer has a name (any hashable value); setting it again moves it, setting it to ``None`` stops it. Most timers never come
+due: they are moved later or stopped. So the heap is let be then, and what it holds of them is put right when it surfaces:
+
+    of every timer that is set, the heap holds an entry that is not later than its time
+
+Moving a timer later or stopping it costs one look into a dictionary, moving it earlier O(log n). About as many entries are
+stale as there are timers set, at most, so memory is bounded.
 """
 
 from __future__ import annotations
@@ -22,34 +26,41 @@ class Timers(Generic[Name]):
 
     def __init__(self) -> None:
         self._heap: list[tuple[float, int, Name]] = []
-        self._armed: dict[Name, tuple[float, int]] = {}
+        self._armed: dict[Name, tuple[float, int, Name]] = {}
         self._sequence = 0
 
     def __len__(self) -> int:
         return len(self._armed)
 
+    def __contains__(self, name: Name) -> bool:
+        return name in self._armed
+
     def set(self, name: Name, when: float | None) -> None:
         """Let ``name`` come due at ``when``; ``None`` or infinity stops it."""
+        armed = self._armed
         if when is None or when == math.inf:
-            self._armed.pop(name, None)
+            armed.pop(name, None)
             return
-        known = self._armed.get(name)
+        known = armed.get(name)
         if known is not None and known[0] == when:
             return
         self._sequence += 1
-        self._armed[name] = (when, self._sequence)
-        heapq.heappush(self._heap, (when, self._sequence, name))
-        if len(self._heap) > 2 * len(self._armed) + 64:
-            self._heap = [(when, sequence, name) for name, (when, sequence) in self._armed.items()]
-            heapq.heapify(self._heap)
+        entry = armed[name] = (when, self._sequence, name)
+        if known is None or when < known[0]:
+            self._push(entry)
 
     def next(self) -> float | None:
         """The earliest instant any timer is set to."""
-        while self._heap:
-            when, sequence, name = self._heap[0]
-            if self._armed.get(name) == (when, sequence):
-                return when
-            heapq.heappop(self._heap)
+        heap, armed = self._heap, self._armed
+        while heap:
+            top = heap[0]
+            current = armed.get(top[2])
+            if current is top:
+                return top[0]
+            if current is None:
+                heapq.heappop(heap)
+            else:
+                heapq.heapreplace(heap, current)
         return None
 
     def pop_due(self, now: float) -> Name | None:
@@ -61,3 +72,9 @@ class Timers(Generic[Name]):
         name = heapq.heappop(self._heap)[2]
         del self._armed[name]
         return name
+
+    def _push(self, entry: tuple[float, int, Name]) -> None:
+        heapq.heappush(self._heap, entry)
+        if len(self._heap) > 2 * len(self._armed) + 64:
+            self._heap = list(self._armed.values())
+            heapq.heapify(self._heap)

@@ -69,7 +69,7 @@ from sansio.events import (
     Tick,
 )
 from sansio.http import ResponseHead
-from sansio.lane import Lane, RequestState
+from sansio.lane import Lane, RequestState, SessionSlot
 from sansio.queue import Priority
 from sansio.secret import Credential
 
@@ -323,8 +323,8 @@ class World:
         assert not self.expect_drained, "5: an engine with nothing outstanding says that it is drained"
         self.now = max(self.now, self.latest) + 3_600.0
         self.tick()
-        armed = {kind for kind, _ in self.engine._registry.timers._armed}
-        assert armed <= {"session"}, f"17: no request's timer stays, nor a circuit's: {armed}"
+        armed = {type(due) for due in self.engine._registry.timers._armed}
+        assert armed <= {SessionSlot}, f"17: no request's timer stays, nor a circuit's: {armed}"
 
     # ---- telling, and reading the orders ----------------------------------------------------------------------------------
 

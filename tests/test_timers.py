@@ -92,6 +92,22 @@ def test_memory_is_bounded_however_often_a_timer_moves(stop: bool) -> None:
     assert [timers.pop_due(math.inf) for _ in range(101)] == [*range(100), None]
 
 
+def test_a_timer_that_only_ever_moves_later_costs_no_memory() -> None:
+    timers: Timers[str] = Timers()
+    for step in range(10_000):
+        timers.set("a", float(step))
+    assert len(timers._heap) == 1
+    assert timers.next() == 9_999.0
+
+
+def test_one_is_asked_for_by_its_name() -> None:
+    timers: Timers[str] = Timers()
+    timers.set("a", 10.0)
+    assert "a" in timers and "b" not in timers
+    timers.set("a", None)
+    assert "a" not in timers
+
+
 class TimersAgainstADictionary(RuleBasedStateMachine):
     """The model keeps (when, order of setting) by name, and looks through all of them each time."""
 
