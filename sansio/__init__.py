@@ -86,7 +86,6 @@ from .exchange import AttemptOutcome, Exchange, ExchangeConfig
 from .http import END, EndOfResponse, HttpEvent, HttpRequest, Origin, ResponseHead, Timeouts
 from .http1 import Http1Connection
 from .http2 import Http2Connection
-from .http2 import Http2Connection
 from .metrics import EngineMetrics
 from .pool import IdleConnections
 from .prices import Price
@@ -152,7 +151,6 @@ __all__ = [
     "Grant",
     "HeadReceived",
     "Http1Connection",
-    "Http2Connection",
     "Http2Connection",
     "Http2",
     "HttpEvent",

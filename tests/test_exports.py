@@ -64,7 +64,6 @@ SANSIO = [
     "HeadReceived",
     "Http1Connection",
     "Http2Connection",
-    "Http2Connection",
     "Http2",
     "HttpEvent",
     "HttpRequest",
