@@ -25,6 +25,8 @@ from ..session import SessionSnapshot
 from .openai_answers import ChatStreamDecoder, decode_answer
 from .openai_errors import provider_error, read_error
 
+_RATE_LIMIT: Final = "x-ratelimit-"
+
 USER_AGENT: Final = f"inference-remote-core/{__version__}"
 """What requests call their sender."""
 
@@ -171,8 +173,14 @@ class OpenAIChat:
 
     def rate_limit_snapshot(self, headers: Headers, unix_now: float) -> RateLimitSnapshot | None:
         """The ``x-ratelimit-*`` headers. A negative count, or a reset that is not ahead (Azure), is unknown."""
-        requests = _dimension(headers, "requests", unix_now)
-        tokens = _tightest(_dimension(headers, name, unix_now) for name in ("tokens", "project-tokens"))
+        said: dict[str, str] = {}  # one pass: every answer comes by here, in the engine's critical section
+        for name, value in headers:
+            if name[: len(_RATE_LIMIT)].lower() == _RATE_LIMIT:
+                said.setdefault(name[len(_RATE_LIMIT) :].lower(), value)
+        if not said:
+            return None
+        requests = _dimension(said, "requests", unix_now)
+        tokens = _tightest([_dimension(said, name, unix_now) for name in ("tokens", "project-tokens")])
         return None if requests is None and tokens is None else RateLimitSnapshot(requests=requests, tokens=tokens)
 
     def _reset_hint(self, headers: Headers, unix_now: float) -> float | None:
@@ -260,11 +268,11 @@ def _first(headers: Headers, name: str) -> str | None:
     return next((value for key, value in headers if key.lower() == name), None)
 
 
-def _dimension(headers: Headers, name: str, unix_now: float) -> RateLimitDimension | None:
-    limit, remaining = (_count(_first(headers, f"x-ratelimit-{what}-{name}")) for what in ("limit", "remaining"))
+def _dimension(said: Mapping[str, str], name: str, unix_now: float) -> RateLimitDimension | None:
+    limit, remaining = _count(said.get(f"limit-{name}")), _count(said.get(f"remaining-{name}"))
     if limit is None and remaining is None:
         return None
-    reset = parse_reset(_first(headers, f"x-ratelimit-reset-{name}") or "", unix_now)
+    reset = parse_reset(said.get(f"reset-{name}", ""), unix_now)
     return RateLimitDimension(limit=limit, remaining=remaining, reset_after=reset or None)
 
 
@@ -275,5 +283,5 @@ def _tightest(dimensions: Iterable[RateLimitDimension | None]) -> RateLimitDimen
 
 
 def _count(value: str | None) -> int | None:
-    text = (value or "").strip()
-    return int(text) if re.fullmatch(r"[0-9]{1,18}", text) else None
+    text = "" if value is None else value.strip()
+    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
