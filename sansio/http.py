@@ -11,6 +11,7 @@ import math
 import re
 from collections.abc import Iterable
 from dataclasses import dataclass, fields
+from functools import lru_cache
 from typing import Final
 from urllib.parse import urlsplit
 
@@ -76,8 +77,10 @@ class HttpRequest:
     @property
     def target(self) -> str:
         """The origin-form request target: path and query (RFC 9112, section 3.2.1)."""
-        parts = urlsplit(self.url)
-        return (parts.path or "/") + (f"?{parts.query}" if parts.query else "")
+        url, _, _ = self.url.partition("#")
+        base, _, query = url.partition("?")
+        path = _split(base)[1]
+        return f"{path}?{query}" if query else path
 
     def __getstate__(self) -> list[object]:
         for name, _ in self.headers:
@@ -167,6 +170,12 @@ def parse_origin(url: str) -> Origin:
     """The origin of an absolute URL. Raises `ValueError` saying what is wrong with ``url``."""
     if not (url.isascii() and url.isprintable()) or " " in url:
         raise ValueError("url: holds a space, a control character or one beyond ASCII; percent-encode it")
+    return _split(url.partition("#")[0].partition("?")[0])[0]
+
+
+@lru_cache(maxsize=128)  # a deployment has few, and each request asks three times
+def _split(url: str) -> tuple[Origin, str]:
+    """Origin and path of a URL whose query is left off: that differs from request to request, and may hold a key."""
     try:
         parts = urlsplit(url)
         port = parts.port
@@ -177,7 +186,7 @@ def parse_origin(url: str) -> Origin:
     if parts.scheme not in _DEFAULT_PORTS or not parts.hostname or port == 0:
         shown = scrub(url.rpartition("@")[2])
         raise ValueError(f"url: {shown!r} is not an absolute http:// or https:// URL")
-    return Origin(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme])
+    return Origin(parts.scheme, parts.hostname, port or _DEFAULT_PORTS[parts.scheme]), parts.path or "/"
 
 
 def lower_headers(headers: Iterable[tuple[str, str]]) -> Headers:
