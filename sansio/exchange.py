@@ -51,6 +51,9 @@ class Phase(enum.Enum):
     ENDED = "ended"
 
 
+_BEFORE_THE_HEAD = (Phase.CREATED, Phase.CONNECTING, Phase.SENT)
+
+
 @dataclass(frozen=True, slots=True)
 class AttemptOutcome:
     """How an attempt ended: ``error`` is ``None`` for success, ``usage`` ``None`` where it is unknown."""
@@ -139,7 +142,7 @@ class Exchange:
     def check_interval(self) -> float:
         """The shortest clock that may start without the engine hearing of it: it looks at `deadline` at least so often."""
         timeouts = self._config.timeouts
-        if self._phase in (Phase.CREATED, Phase.CONNECTING, Phase.SENT):
+        if self._phase in _BEFORE_THE_HEAD:
             return _least(timeouts.connect_timeout, timeouts.first_byte(stream=self.stream))
         return _least(timeouts.read_timeout, timeouts.content_timeout)
 
@@ -393,5 +396,5 @@ def _seconds(timeout: float | None) -> float:
     return math.inf if timeout is None else timeout
 
 
-def _least(*timeouts: float | None) -> float:
-    return min((timeout for timeout in timeouts if timeout is not None), default=math.inf)
+def _least(one: float | None, other: float | None) -> float:
+    return min(_seconds(one), _seconds(other))
