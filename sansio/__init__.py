@@ -87,7 +87,6 @@ from .http import END, EndOfResponse, HttpEvent, HttpRequest, Origin, ResponseHe
 from .http1 import Http1Connection
 from .http2 import Http2Connection
 from .metrics import EngineMetrics
-from .pool import IdleConnections
 from .prices import Price
 from .queue import CapacityPolicy, Priority, PriorityRequest, RequestQueue
 from .rate_limit import Permit, RateLimitDimension, RateLimiter, RateLimiterSnapshot, RateLimits, RateLimitSnapshot, Wait
@@ -155,7 +154,6 @@ __all__ = [
     "Http2Connection",
     "HttpEvent",
     "HttpRequest",
-    "IdleConnections",
     "ImagePart",
     "InferenceError",
     "Internal",

@@ -80,10 +80,15 @@ class Switchboard(Generic[CallT]):
             raise RuntimeError("a stream is iterated by one thread or task at a time")
         call.worker.attended = True
 
-    def step_away(self, call: CallT, now: float, unix_now: float) -> Todo[CallT]:
-        """The caller is away from now on. An abort that came meanwhile, and that it did not see, is carried out here."""
-        todo: Todo[CallT] = Todo()
+    def step_away(self, call: CallT, now: float, unix_now: float) -> Todo[CallT] | None:
+        """The caller is away from now on. An abort that came meanwhile, and that it did not see, is carried out here.
+
+        ``None``, after nearly every chunk, where nothing is to be done, and nothing the engine knows has changed.
+        """
         call.worker.leave(now)
+        if not call.worker.has_immediate:
+            return None
+        todo: Todo[CallT] = Todo()
         self._act_for(call, todo, now, unix_now)
         return todo
 

@@ -45,11 +45,12 @@ class Park:
 
 @dataclass(slots=True)
 class Connect:
-    """Get a connection to the request's origin, from the pool or a new one. ``timeout`` seconds are left for it (a bound
-    for connects that cannot be interrupted; the engine watches the same clock)."""
+    """Get a connection to the request's origin, from the pool unless ``fresh``, or a new one. ``timeout`` seconds are left
+    for it (a bound for connects that cannot be interrupted; the engine watches the same clock)."""
 
     request: HttpRequest
     timeout: float
+    fresh: bool
 
 
 @dataclass(slots=True)
@@ -99,8 +100,8 @@ class RemoteWorker:
     critical section (one lock with threads, nothing at all on an event loop)."""
 
     __slots__ = (
-        "_aborted", "_attempt", "_connected", "_exchange", "_outcome", "_posts", "_request", "_response_ended",
-        "_send_error", "_submitted", "_told_commit", "add", "attended", "chunks",
+        "_aborted", "_answering", "_attempt", "_connected", "_exchange", "_fresh", "_outcome", "_posts", "_request",
+        "_response_ended", "_reused", "_send_error", "_submitted", "_told_commit", "add", "attended", "chunks",
     )  # fmt: skip
 
     def __init__(self, add: AddRequest) -> None:
@@ -114,7 +115,10 @@ class RemoteWorker:
         self._exchange: Exchange | None = None
         self._attempt = 0
         self._request: HttpRequest | None = None
+        self._fresh = False
         self._connected = False
+        self._reused = False
+        self._answering = False
         self._response_ended = False
         self._told_commit = False
         self._aborted: InferenceError | None = None
@@ -139,7 +143,8 @@ class RemoteWorker:
         match effect:
             case StartAttempt():
                 self._exchange, self._attempt, self._request = effect.exchange, effect.attempt, None
-                self._response_ended = self._told_commit = False
+                self._fresh = effect.fresh
+                self._reused = self._answering = self._response_ended = self._told_commit = False
                 self._aborted = self._send_error = None
             case AbortAttempt():
                 if self._exchange is not None and effect.attempt == self._attempt:
@@ -165,6 +170,11 @@ class RemoteWorker:
         self.attended = False
         if self._exchange is not None:
             self._exchange.pause(now)
+
+    @property
+    def has_immediate(self) -> bool:
+        """Whether `immediate` has something to say."""
+        return self._aborted is not None or bool(self._posts) or (self._connected and self._exchange is None)
 
     def immediate(self, now: float) -> ImmediateStep | None:
         """The next step that needs no waiting, if there is one: how an abort is carried out while the caller is away."""
@@ -192,6 +202,9 @@ class RemoteWorker:
                 return Park()
             return Finish() if self._outcome.error is None else Raise(self._outcome.error)
         if not self._connected:
+            if exchange.sent:  # by a client that connects and sends in one, until its caller was called off and came back
+                self._fail(NetworkError("the caller was called off before the answer began"), now)
+                return self.step(now)
             return self._connect(exchange, now)
         if not exchange.sent:
             assert self._request is not None
@@ -200,15 +213,22 @@ class RemoteWorker:
         exchange.wait(now)
         return Receive()
 
-    def connected(self) -> None:
-        """The driver has a connection."""
-        self._connected = True
+    def connected(self, *, reused: bool = False) -> None:
+        """The driver has a connection. ``reused``: it has carried a request before, so the peer may just have closed it."""
+        self._connected, self._reused = True, reused
+
+    def sending(self, now: float) -> None:
+        """A client that connects and sends in one begins to send."""
+        if self._exchange is not None:
+            self._exchange.sending(now)
 
     def received(self, events: Sequence[HttpEvent], now: float, unix_now: float) -> None:
         """What the connection read: a head, pieces of body, an end or an error; nothing where it was only framing."""
         exchange = self._exchange
         if exchange is None or self._aborted is not None:
             return
+        if not (len(events) == 1 and isinstance(events[0], NetworkError)):
+            self._answering = True
         try:
             for event in events or (b"",):
                 if isinstance(event, bytes):
@@ -261,7 +281,7 @@ class RemoteWorker:
             self._fail(internal_error(error), now)
             return self.step(now)
         exchange.connecting(now)
-        return Connect(self._request, max(0.0, exchange.deadline - now))
+        return Connect(self._request, max(0.0, exchange.deadline - now), self._fresh)
 
     def _fail(self, error: InferenceError, now: float) -> None:
         self._aborted = None
@@ -275,8 +295,10 @@ class RemoteWorker:
     def _attempt_over(self, exchange: Exchange) -> None:
         outcome = exchange.outcome
         assert outcome is not None
-        self._response_ended = self._response_ended or outcome.error is None
-        self._posts.append(AttemptEnded(self.add.request_id, self._attempt, outcome.error, outcome.usage, exchange.sent))
+        error = outcome.error
+        self._response_ended = self._response_ended or error is None
+        stale = self._reused and not self._answering and isinstance(error, NetworkError)
+        self._posts.append(AttemptEnded(self.add.request_id, self._attempt, error, outcome.usage, exchange.sent, stale))
         self._exchange = self._request = None
 
 

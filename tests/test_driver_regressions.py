@@ -25,7 +25,6 @@ from sansio import (
     EngineClosed,
     ExecuteBatch,
     Message,
-    Origin,
     RebuildSession,
     RefreshSession,
     RemoteEngineConfig,
@@ -43,7 +42,7 @@ from sansio import (
 )
 from sansio.events import AttemptEnded
 from sansio.exchange import Exchange, ExchangeConfig
-from sansio.http import parse_origin
+from sansio.http import HttpRequest
 from sansio.session import SessionSnapshot
 from sansio.simulation import MockProvider
 from sansio.worker import Connect, Post
@@ -140,9 +139,8 @@ class Endless:
 
 @pytest.mark.parametrize("driver", [sync_driver, trio_driver])
 def test_a_response_without_end_does_not_hold_up_who_looks_for_an_idle_connection(driver: Any) -> None:
-    connection = driver.client.Connection(parse_origin("http://127.0.0.1:1"))
-    connection._socket = Endless()
-    assert not connection.is_fit()
+    endless: Any = Endless()
+    assert not driver.client.Http1(driver.build_client(), endless).is_fit()
 
 
 # ---- asyncio -----------------------------------------------------------------------------------------------------------
@@ -151,11 +149,14 @@ def test_a_response_without_end_does_not_hold_up_who_looks_for_an_idle_connectio
 def test_asyncio_closes_its_connections_also_in_a_scope_that_is_cancelled_again_and_again() -> None:
     async def main(url: str) -> None:
         with anyio.CancelScope() as scope:
-            async with asyncio_driver.RemoteEngine(deployment(url)) as engine:
+            client = asyncio_driver.build_client()
+            async with asyncio_driver.RemoteEngine(deployment(url), client=client) as engine:
                 await engine.generate(batch())
-                connection = engine.client.reuse(parse_origin(url))
-                assert connection is not None
-                engine.client.give_back(connection)
+                line = client.line()
+                await line.open(HttpRequest("GET", url), 1.0, fresh=False, sending=lambda: None)
+                connection = line._connection
+                assert line.reused and connection is not None
+                line.let_go(keep=True)
                 scope.cancel()
                 await anyio.sleep_forever()
         assert scope.cancelled_caught
@@ -167,11 +168,12 @@ def test_asyncio_closes_its_connections_also_in_a_scope_that_is_cancelled_again_
 
 def test_asyncio_takes_a_second_abort_of_a_connect_that_has_not_heard_the_first() -> None:
     async def main(url: str) -> None:
-        connection = asyncio_driver.client.Connection(parse_origin(url))
-        opening = asyncio.create_task(connection.open(None))
+        line = asyncio_driver.build_client().line()
+        request = HttpRequest("GET", url)
+        opening = asyncio.create_task(line.open(request, 1.0, fresh=False, sending=lambda: None))
         await asyncio.sleep(0)
         while not opening.done():
-            connection.interrupt()
+            line.interrupt()
             await asyncio.sleep(0)
         assert isinstance(opening.exception(), TimeoutError)
 
@@ -297,7 +299,7 @@ def test_trio_enters_and_leaves_an_engine_in_a_scope_that_is_cancelled_already()
 
 def half_sent(stream: Any) -> bool:
     """Whether the request is on its way and not all sent."""
-    return stream._connection is not None and len(stream._connection._unsent) > 0
+    return stream._line is not None and stream._line._connection is not None and len(stream._line._connection._unsent) > 0
 
 
 def test_trio_sends_the_rest_of_a_request_whose_sending_was_called_off() -> None:
@@ -339,13 +341,14 @@ def test_a_drivers_own_bound_on_a_connect_is_the_timeout_of_that_clock() -> None
 
 def test_an_abort_that_comes_just_before_the_connect_is_not_missed(monkeypatch: pytest.MonkeyPatch) -> None:
     with full() as url, sync_driver.RemoteEngine(deployment(url, timeouts={"connect_timeout": None})) as engine:
-        reuse, taken, go_on = engine.client.reuse, threading.Event(), threading.Event()
+        line, taken, go_on = engine.client.line, threading.Event(), threading.Event()
 
-        def reuse_slowly(origin: Origin) -> None:
+        def line_slowly() -> sync_driver.engine.SyncLine:
             taken.set()
-            assert go_on.wait(GENEROUS) and reuse(origin) is None
+            assert go_on.wait(GENEROUS)
+            return line()
 
-        monkeypatch.setattr(engine.client, "reuse", reuse_slowly)
+        monkeypatch.setattr(engine.client, "line", line_slowly)
         ended = threading.Thread(target=pytest.raises, args=(EngineClosed, engine.generate, batch()))
         ended.start()
         assert taken.wait(GENEROUS)

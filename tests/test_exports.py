@@ -67,7 +67,6 @@ SANSIO = [
     "Http2Connection",
     "HttpEvent",
     "HttpRequest",
-    "IdleConnections",
     "ImagePart",
     "InferenceError",
     "Internal",

@@ -206,7 +206,7 @@ def test_stepping_away_from_a_stream_that_goes_on_does_nothing() -> None:
     engine, board, (call,) = setup()
     stream_until_first_chunk(board, engine, call)
     board.enter(call)
-    assert board.step_away(call, 3.0, 1003.0) == Todo()
+    assert board.step_away(call, 3.0, 1003.0) is None
     assert engine.facts == []
 
 

@@ -21,6 +21,7 @@ from sansio.errors import (
     InferenceError,
     Internal,
     NetworkError,
+    ProtocolError,
     RateLimited,
     StreamInterrupted,
     Timeout,
@@ -82,8 +83,9 @@ def say(step: Step) -> str:
             return f"post head {attempt} {head.status}"
         case Post(Committed(_, attempt)):
             return f"post committed {attempt}"
-        case Post(AttemptEnded(_, attempt, error, _, sent)):
-            return f"post ended {attempt} {'well' if error is None else error.kind}{'' if sent else ' unsent'}"
+        case Post(AttemptEnded(_, attempt, error, _, sent, stale)):
+            how = "well" if error is None else error.kind
+            return f"post ended {attempt} {how}{'' if sent else ' unsent'}{' stale' if stale else ''}"
         case Post(Cancel()):
             return "post cancel"
         case Deliver(chunk):
@@ -92,6 +94,8 @@ def say(step: Step) -> str:
             return f"raise {error.kind}"
         case Discard(keep):
             return "keep" if keep else "discard"
+        case Connect(fresh=True):
+            return "connect anew"
         case _:
             return type(step).__name__.lower()
 
@@ -105,6 +109,14 @@ def nothing(_: RemoteWorker) -> None:
 
 def connected(worker: RemoteWorker) -> None:
     worker.connected()
+
+
+def reused(worker: RemoteWorker) -> None:
+    worker.connected(reused=True)
+
+
+def sending(worker: RemoteWorker) -> None:
+    worker.sending(0.0)
 
 
 def order(effect: Any) -> Tell:
@@ -141,6 +153,12 @@ def both(first: Tell, second: Tell) -> Tell:
         second(worker)
 
     return tell
+
+
+def test_a_client_may_say_that_it_sends_when_nobody_wants_it_any_more() -> None:
+    worker = make()
+    worker.sending(0.0)
+    assert say(worker.step(0.0)) == "post add"
 
 
 Script = list[tuple[str, Tell]]
@@ -205,6 +223,71 @@ SCRIPTS: dict[str, Script] = {
         ("deliver stop", nothing),
         ("park", over()),
         ("finish", nothing),
+    ],
+    "a kept connection that the server had closed": [
+        ("post add", begin()),
+        ("connect", reused),
+        ("send", nothing),
+        ("receive", received(NetworkError("closed"))),
+        ("discard", nothing),
+        ("post ended 1 network_error stale", order(StartAttempt(1, 2, start(2).exchange, fresh=True))),
+        ("connect anew", connected),
+        ("send", nothing),
+        ("receive", received(NetworkError("closed"))),
+        ("discard", nothing),
+        ("post ended 2 network_error", nothing),  # a new one cannot have been given up meanwhile
+    ],
+    "a kept connection that breaks while the request goes out": [
+        ("post add", begin()),
+        ("connect", reused),
+        ("send", lambda worker: worker.send_failed(BrokenPipeError("gone"))),
+        ("receive", failed(ConnectionResetError("gone"))),
+        ("discard", nothing),
+        ("post ended 1 network_error stale", nothing),
+    ],
+    "a kept connection that breaks after the first byte": [
+        ("post add", begin()),
+        ("connect", reused),
+        ("send", nothing),
+        ("receive", received()),
+        ("receive", received(NetworkError("closed"))),
+        ("discard", nothing),
+        ("post ended 1 network_error", begin(2)),
+        ("connect", reused),
+        ("send", nothing),
+        ("receive", received(SSE, NetworkError("closed"))),
+        ("discard", nothing),
+        ("post head 2 200", nothing),
+        ("post ended 2 network_error", nothing),
+    ],
+    "a kept connection on which something else goes wrong": [
+        ("post add", begin()),
+        ("connect", reused),
+        ("send", nothing),
+        ("receive", received(ProtocolError("no HTTP"))),
+        ("discard", nothing),
+        ("post ended 1 protocol_error", nothing),
+    ],
+    "a client that connects and sends in one": [
+        ("post add", begin()),
+        ("connect", both(sending, connected)),
+        ("receive", received(SSE, wire("t:a", "f:0:stop"), END)),
+        ("keep", nothing),
+        ("post head 1 200", nothing),
+        ("post committed 1", nothing),
+        ("post ended 1 well", nothing),
+    ],
+    "such a client fails after it began to send": [
+        ("post add", begin()),
+        ("connect", both(sending, failed(ConnectionResetError("gone")))),
+        ("post ended 1 network_error", nothing),
+    ],
+    "the caller of such a client was called off, and comes back": [
+        ("post add", begin()),
+        ("connect", sending),
+        ("post ended 1 network_error", begin(2)),  # it may have been asked already: once in each attempt
+        ("connect", nothing),
+        ("connect", nothing),
     ],
     "no bytes of any meaning": [*GO, ("receive", received()), ("receive", received()), ("receive", nothing)],
     "refused by the engine": [("post add", over(EngineClosed())), ("raise engine_closed", nothing)],

@@ -1,190 +1,339 @@
-"""The byte pump on asyncio: connections as protocols over the core's HTTP/1.1 machine, kept for reuse.
+"""The byte pump on asyncio: connections as protocols over the core's HTTP machines, pooled.
 
-Bytes that come while nobody waits are buffered; above a bound the transport stops reading, so a slow caller neither fills
-memory nor is mistaken for a stalled server.
+A `Line` is one request's use of a connection. Bytes that come while nobody waits are kept: for HTTP/1.1 up to a bound,
+above which the transport stops reading, for HTTP/2 as far as flow control lets the peer send. So a slow caller neither
+fills memory nor is mistaken for a stalled server.
 """
 
 from __future__ import annotations
 
 import asyncio
 import ssl
-from collections.abc import Awaitable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 
-from sansio import Http1Connection, HttpEvent, HttpRequest, IdleConnections, NetworkError, Origin
+from drivers.front import PooledClient
+from sansio import Grant, Http1Connection, Http2Connection, HttpEvent, HttpRequest, NetworkError, Origin, PoolConfig
 
 MAX_BUFFERED_BYTES = 256 * 1024
 
 
-class Connection(asyncio.Protocol):
-    """One connection. `interrupt` and `close` never wait."""
+class Line:
+    """One request's use of a connection. `interrupt` and `let_go` never wait."""
 
-    def __init__(self, origin: Origin) -> None:
-        self.origin = origin
-        self._machine = Http1Connection()
-        self._transport: asyncio.Transport | None = None
-        self._scope: asyncio.Timeout | None = None
-        self._buffer: list[bytes] = []
-        self._buffered_bytes = 0
-        self._paused = False
-        self._lost: Exception | None = None
-        self._ended = False
+    def __init__(self, client: HttpClient) -> None:
+        self.reused = False
+        self.interrupted = False
+        self.stream_id = 0
+        """Which stream of an HTTP/2 connection is this one's."""
+        self._client = client
+        self._grant: Grant[Connection] | None = None
+        self._connection: Connection | None = None
         self._waiter: asyncio.Future[None] | None = None
-        self._writable = asyncio.Event()
-        self._writable.set()
+        self._scope: asyncio.Timeout | None = None
 
-    # ---- the transport's side ---------------------------------------------------------------------------------------
+    async def open(self, request: HttpRequest, timeout: float, *, fresh: bool, sending: Callable[[], None]) -> None:
+        """Get a connection: from the pool unless ``fresh``, or a new one. Raises `OSError`, also when interrupted, or
+        `NetworkError` for a name that cannot be looked up."""
+        origin = request.origin
+        while self._connection is None:
+            self._client.acquire(self, origin, fresh=fresh)
+            if self._grant is None:
+                await self.wait()
+            assert self._grant is not None
+            connection, self.reused = self._grant.connection, self._grant.reused
+            if connection is None:
+                await self._dial(origin)
+            elif connection.is_fit():
+                self._connection = connection
+            else:
+                self._client.lose(connection)
+            self._grant = None
 
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        """asyncio: the connection stands."""
-        assert isinstance(transport, asyncio.Transport)
-        self._transport = transport
-
-    def data_received(self, data: bytes) -> None:
-        """asyncio: bytes came. Above the bound, ask for no more until these are taken."""
-        self._buffer.append(data)
-        self._buffered_bytes += len(data)
-        if self._buffered_bytes > MAX_BUFFERED_BYTES and self._transport is not None:
-            self._paused = True
-            self._transport.pause_reading()
-        self._wake()
-
-    def connection_lost(self, exc: Exception | None) -> None:
-        """asyncio: the connection is gone, with an error or in order."""
-        self._lost, self._ended = exc, True
-        self._writable.set()
-        self._wake()
-
-    def pause_writing(self) -> None:
-        """asyncio: too much is waiting to be sent."""
-        self._writable.clear()
-
-    def resume_writing(self) -> None:
-        """asyncio: sending goes on."""
-        self._writable.set()
-
-    def _wake(self) -> None:
-        if self._waiter is not None and not self._waiter.done():
-            self._waiter.set_result(None)
-
-    # ---- the caller's side ------------------------------------------------------------------------------------------
-
-    async def open(self, context: ssl.SSLContext | None) -> None:
-        """Connect, with TLS where ``context`` is given. Raises `OSError`; `TimeoutError` when interrupted."""
-        loop = asyncio.get_running_loop()
-        name = self.origin.host if context is not None else None
-        opening = loop.create_connection(lambda: self, self.origin.host, self.origin.port, ssl=context, server_hostname=name)
-        await self._interruptible(opening)
-
-    async def send(self, request: HttpRequest) -> None:
-        """Send a request. Raises `OSError` when the connection is lost meanwhile."""
-        assert self._transport is not None
-        self._transport.write(self._machine.send(request))
-        if not self._writable.is_set():
-            await self._interruptible(self._writable.wait())
-        if self._ended:
-            raise self._lost or ConnectionResetError("the connection was closed")
-
-    async def _interruptible(self, work: Awaitable[object]) -> None:
+    async def _dial(self, origin: Origin) -> None:
         try:
             async with asyncio.timeout(None) as self._scope:
-                await work
+                connection = await self._client.dial(origin)
         finally:
             self._scope = None
+        self._connection = connection
+        self._client.opened(self, connection, connection.streams)
+
+    async def send(self, request: HttpRequest) -> None:
+        """Send the request. Raises `OSError` when the connection is lost."""
+        assert self._connection is not None
+        self._connection.send(self, request)
 
     async def receive(self) -> list[HttpEvent]:
-        """Wait for bytes, and say what they mean. Raises `OSError` when the connection is lost."""
-        if not self._buffer and not self._ended:
+        """Wait for bytes, and say what they mean. Raises `OSError` when the connection is lost, or when interrupted."""
+        connection = self._connection
+        assert connection is not None
+        while (events := connection.take(self)) is None:
+            await self.wait()
+        return events
+
+    async def wait(self) -> None:
+        """Until `wake`. Raises `ConnectionAbortedError` when interrupted."""
+        if not self.interrupted:
             self._waiter = asyncio.get_running_loop().create_future()
             try:
                 await self._waiter
             finally:
                 self._waiter = None
+        if self.interrupted:
+            raise ConnectionAbortedError("interrupted")
+
+    def wake(self) -> None:
+        """There may be something to take."""
+        if self._waiter is not None and not self._waiter.done():
+            self._waiter.set_result(None)
+
+    def grant(self, grant: Grant[Connection]) -> None:
+        """The pool's answer."""
+        self._grant = grant
+        self.wake()
+
+    def refuse(self) -> None:
+        """The pool is closed."""
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Wake whoever waits on this line."""
+        self.interrupted = True
+        if self._scope is not None and not self._scope.expired():  # a second abort may come before the first was heard
+            self._scope.reschedule(asyncio.get_running_loop().time())
+        self.wake()
+
+    def let_go(self, *, keep: bool) -> None:
+        """Part with the connection, or with the place in line for one. Idempotent."""
+        connection, self._connection = self._connection, None
+        grant, self._grant = self._grant, None
+        if connection is not None:
+            connection.leave(self, keep=keep)
+        elif grant is not None and grant.connection is not None:  # called off between the grant and its use
+            self._client.release(grant.connection)
+        else:
+            self._client.withdraw(self)
+
+
+class Connection(asyncio.Protocol, ABC):
+    """One connection, and what asyncio tells of it."""
+
+    streams: int | None = None
+    """How many lines it takes at once; ``None`` over HTTP/1.1."""
+
+    def __init__(self, client: HttpClient, transport: asyncio.Transport) -> None:
+        self._client = client
+        self._transport = transport
+        self._lost: Exception | None = None
+        self._ended = False
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: the connection is gone, with an error or in order."""
+        self._lost, self._ended = exc, True
+        self._client.lose(self)
+
+    def is_fit(self) -> bool:
+        """Whether another request may go over it now."""
+        return not (self._ended or self._transport.is_closing())
+
+    def close(self) -> None:
+        """Close the socket, without waiting and without a farewell. Idempotent."""
+        self._transport.abort()
+
+    @abstractmethod
+    def send(self, line: Line, request: HttpRequest) -> None:
+        """Send a request on behalf of a line. Raises `OSError` when the connection is lost."""
+
+    @abstractmethod
+    def take(self, line: Line) -> list[HttpEvent] | None:
+        """What came for a line, ``None`` while there is nothing. Raises `OSError` when the connection is lost."""
+
+    @abstractmethod
+    def leave(self, line: Line, *, keep: bool) -> None:
+        """A line is done with this connection."""
+
+
+class Http1(Connection):
+    """A connection that carries one request at a time."""
+
+    def __init__(self, client: HttpClient, transport: asyncio.Transport) -> None:
+        super().__init__(client, transport)
+        self._machine = Http1Connection()
+        self._line: Line | None = None
+        self._buffer: list[bytes] = []
+        self._buffered_bytes = 0
+        self._paused = False
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes came. Above the bound, ask for no more until these are taken."""
+        if self._line is None:
+            self._machine.receive(data)  # the tail of an answer that nobody waited for, or something unasked for
+            return
+        self._buffer.append(data)
+        self._buffered_bytes += len(data)
+        if self._buffered_bytes > MAX_BUFFERED_BYTES:
+            self._paused = True
+            self._transport.pause_reading()
+        self._line.wake()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: as above."""
+        super().connection_lost(exc)
+        if self._line is not None:
+            self._line.wake()
+
+    def is_fit(self) -> bool:
+        """As above: the last answer came to its end, and nothing unasked for since."""
+        return super().is_fit() and self._machine.reusable
+
+    def send(self, line: Line, request: HttpRequest) -> None:
+        """As above. What the socket does not take at once is kept by the transport, as the request is kept anyway."""
+        self._line = line
+        self._transport.write(self._machine.send(request))
+        if self._ended:
+            raise self._lost or ConnectionResetError("the connection was closed")
+
+    def take(self, line: Line) -> list[HttpEvent] | None:
+        """As above."""
         if self._buffer:
-            return self._machine.receive(self._take())
+            return self._machine.receive(self._take_bytes())
+        if not self._ended:
+            return None
         if self._lost is not None:
             raise self._lost
         return self._machine.receive(b"")
 
-    def _take(self) -> bytes:
+    def _take_bytes(self) -> bytes:
         data = self._buffer[0] if len(self._buffer) == 1 else b"".join(self._buffer)
         self._buffer.clear()
         self._buffered_bytes = 0
-        if self._paused and self._transport is not None:
+        if self._paused:
             self._paused = False
             self._transport.resume_reading()
         return data
 
+    def leave(self, line: Line, *, keep: bool) -> None:
+        """As above. Kept if the exchange ended well; whether it is fit is seen when it is to be used again."""
+        self._line = None
+        if keep and not self._ended:
+            if self._buffer:
+                self._machine.receive(self._take_bytes())
+            self._client.release(self)
+        else:
+            self._client.lose(self)
+
+
+class Http2Streams(Connection):
+    """A connection that carries many requests at once."""
+
+    def __init__(self, client: HttpClient, transport: asyncio.Transport) -> None:
+        super().__init__(client, transport)
+        self._machine = Http2Connection()
+        self._lines: dict[int, Line] = {}
+        self.streams = self._machine.capacity
+        self._flush()
+
+    def data_received(self, data: bytes) -> None:
+        """asyncio: bytes came, for any of the lines."""
+        self._wake(self._machine.receive(data))
+        self._flush()
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        """asyncio: as above."""
+        super().connection_lost(exc)
+        self._wake(self._machine.receive(b""))
+
+    def _wake(self, stream_ids: list[int]) -> None:
+        for stream_id in stream_ids:
+            if (line := self._lines.get(stream_id)) is not None:
+                line.wake()
+
+    def _flush(self) -> None:
+        """Write what the machine has to say, and tell the pool how many streams there may be."""
+        if data := self._machine.outgoing():
+            self._transport.write(data)
+        streams = self._machine.capacity + self._machine.open_streams if self._machine.usable else 0
+        if streams != self.streams:
+            self.streams = streams
+            self._client.resize(self, streams)
+
     def is_fit(self) -> bool:
-        """Whether an idle connection can carry another request: still open, and nothing unasked for came.
+        """As above."""
+        return super().is_fit() and self._machine.capacity > 0
 
-        Takes what was read meanwhile, so that a response's last bytes that nobody waited for do not cost the connection.
-        """
-        if self._buffer:
-            self._machine.receive(self._take())
-        return (
-            not self._ended and self._transport is not None and not self._transport.is_closing() and self._machine.reusable
-        )
+    def send(self, line: Line, request: HttpRequest) -> None:
+        """As above. A body above the peer's window follows as that opens."""
+        line.stream_id = self._machine.send(request)
+        self._lines[line.stream_id] = line
+        self._flush()
 
-    def interrupt(self) -> None:
-        """Wake whoever waits on this connection, and close it."""
-        if self._scope is not None and not self._scope.expired():  # a second abort may come before the first was heard
-            self._scope.reschedule(asyncio.get_running_loop().time())
-        self.close()
+    def take(self, line: Line) -> list[HttpEvent] | None:
+        """As above."""
+        events = self._machine.take(line.stream_id)
+        self._flush()
+        return events or None
 
-    def close(self) -> None:
-        """Close the socket, without waiting and without a farewell. Idempotent."""
-        if self._transport is not None:
-            self._transport.abort()
+    def leave(self, line: Line, *, keep: bool) -> None:
+        """As above. The other lines go on."""
+        self._lines.pop(line.stream_id, None)
+        self._machine.reset(line.stream_id)
+        self._flush()
+        self._client.release(self)
 
 
-class HttpClient:
-    """Connections to any number of origins, reused. Belongs to one event loop."""
+class _Choosing(asyncio.Protocol):
+    """Stands in until the handshake has said which protocol is spoken."""
 
-    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._ssl_context = ssl_context
-        self._idle: IdleConnections[Connection] = IdleConnections()
+    connection: Connection
 
-    def reuse(self, origin: Origin) -> Connection | None:
-        """An idle connection that is still fit, or ``None``."""
-        now = asyncio.get_running_loop().time()
-        while True:
-            connection, expired = self._idle.take(origin, now)
-            _close_all(expired)
-            if connection is None or connection.is_fit():
-                return connection
-            connection.close()
+    def __init__(self, client: HttpClient) -> None:
+        self._client = client
 
-    def new(self, origin: Origin) -> Connection:
-        """A connection that is not open yet."""
-        return Connection(origin)
+    def connection_made(self, transport: asyncio.BaseTransport) -> None:
+        assert isinstance(transport, asyncio.Transport)
+        kind = Http2Streams if self._client.speaks_http2(transport.get_extra_info("ssl_object")) else Http1
+        self.connection = kind(self._client, transport)
+        transport.set_protocol(self.connection)
 
-    async def open(self, connection: Connection) -> None:
-        """Connect a new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
+
+class HttpClient(PooledClient[Connection, Line]):
+    """Connections to any number of origins, pooled. Belongs to one event loop."""
+
+    def __init__(self, ssl_context: ssl.SSLContext | None = None, pool: PoolConfig | None = None) -> None:
+        super().__init__(ssl_context, pool)
+
+    def now(self) -> float:
+        """The loop's own clock."""
+        return asyncio.get_running_loop().time()
+
+    def line(self) -> Line:
+        """For one request. Not connected yet."""
+        return Line(self)
+
+    async def dial(self, origin: Origin) -> Connection:
+        """A new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
+        choosing = _Choosing(self)
+        tls = self.tls(origin)
         try:
-            await connection.open(self._context() if connection.origin.scheme == "https" else None)
+            await asyncio.get_running_loop().create_connection(
+                lambda: choosing,
+                origin.host,
+                origin.port,
+                ssl=tls,
+                server_hostname=None if tls is None else origin.host,
+            )
         except UnicodeError as error:
-            raise NetworkError(f"{connection.origin.host!r} is not a host name").caused_by(error) from error
-
-    def _context(self) -> ssl.SSLContext:
-        if self._ssl_context is None:  # not before it is needed: it reads all of the platform's certificates
-            self._ssl_context = ssl.create_default_context()
-        return self._ssl_context
-
-    def give_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request; whether it is fit is seen then."""
-        _close_all(self._idle.put(connection.origin, connection, asyncio.get_running_loop().time()))
+            raise NetworkError(f"{origin.host!r} is not a host name").caused_by(error) from error
+        return choosing.connection
 
     async def aclose(self) -> None:
         """Close every idle connection, and from now on each one given back."""
-        _close_all(self._idle.close())
+        self.close_idle()
         await asyncio.sleep(0)  # a transport closes its socket in the loop's next round
 
 
-def build_client(*, ssl_context: ssl.SSLContext | None = None) -> HttpClient:
-    """The client an engine uses unless it is given one. ``ssl_context`` is by default the platform's, verification on."""
-    return HttpClient(ssl_context)
-
-
-def _close_all(connections: list[Connection]) -> None:
-    for connection in connections:
-        connection.close()
+def build_client(*, ssl_context: ssl.SSLContext | None = None, pool: PoolConfig | None = None) -> HttpClient:
+    """The client an engine uses unless it is given one. ``ssl_context`` is by default the platform's, verification on; what
+    it offers by ALPN, and how many connections there may be, follows from ``pool``."""
+    return HttpClient(ssl_context, pool)

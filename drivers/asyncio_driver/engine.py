@@ -14,7 +14,7 @@ from collections.abc import Callable
 from typing import Unpack
 
 from drivers.credentials import as_credential, credential_error, read_secret, reads_at_once
-from drivers.front import AsyncTokenStream, EngineFront, RequestOptions
+from drivers.front import AsyncClient, AsyncTokenStream, EngineFront, RequestOptions
 from drivers.front.engine_front import Deployments
 from sansio import (
     Close,
@@ -27,14 +27,13 @@ from sansio import (
     RemoteWorker,
     Secret,
     SessionReport,
-    Tick,
     Tokens,
 )
 
-from .client import Connection, HttpClient, build_client
+from .client import build_client
 
 
-class RemoteEngine(EngineFront["TokenStream"]):
+class RemoteEngine(EngineFront["TokenStream", AsyncClient]):
     """Calls the providers of its deployments. An async context manager; any number of tasks of its loop may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, on the loop. client: who
@@ -47,14 +46,11 @@ class RemoteEngine(EngineFront["TokenStream"]):
         deployments: Deployments,
         *,
         on_notice: Callable[[Notice], None] | None = None,
-        client: HttpClient | None = None,
+        client: AsyncClient | None = None,
     ) -> None:
-        super().__init__(deployments, on_notice)
-        self.client = client or build_client()
-        """Who moves the bytes."""
+        super().__init__(deployments, client or build_client(), on_notice)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
-        self._armed = 0.0
         self._drained = asyncio.Event()
         self._refreshes: set[asyncio.Task[None]] = set()
 
@@ -137,20 +133,11 @@ class RemoteEngine(EngineFront["TokenStream"]):
             raise RuntimeError("the engine belongs to another event loop; open one in each")
         super().register(call)
 
-    def _rearm(self, deadline: float | None) -> None:
+    def _wake_at(self, instant: float) -> None:
         assert self._loop is not None
         if self._timer is not None:
-            if deadline == self._armed:
-                return
             self._timer.cancel()
-            self._timer = None
-        if deadline is not None:
-            self._armed = deadline
-            self._timer = self._loop.call_at(deadline, self._tick)
-
-    def _tick(self) -> None:
-        self._timer = None
-        self.tell(Tick())
+        self._timer = self._loop.call_at(instant, self._timer_fired)
 
     def _emptied(self) -> None:
         self._drained.set()
@@ -172,7 +159,7 @@ class RemoteEngine(EngineFront["TokenStream"]):
             self.tell(SessionReport(order.session, order.refresh_id, result))
 
 
-class TokenStream(AsyncTokenStream[Connection]):
+class TokenStream(AsyncTokenStream):
     """One request: an async context manager that gives an async iterator of `TokenChunk`. For one task at a time."""
 
     def __init__(self, engine: RemoteEngine, worker: RemoteWorker) -> None:

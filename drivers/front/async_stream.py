@@ -1,5 +1,6 @@
 """One request in a world of tasks: the steps of its `RemoteWorker`, awaited. The same on asyncio and on trio.
 
+A *line* is one request's use of a connection: over HTTP/1.1 a connection has one line at a time, over HTTP/2 many at once.
 Leaving awaits nothing, so nothing can interrupt it half-way.
 """
 
@@ -7,66 +8,66 @@ from __future__ import annotations
 
 import time
 from abc import ABC, abstractmethod
-from collections.abc import AsyncIterator, Sequence
-from typing import Any, Generic, Protocol, TypeVar, assert_never
+from collections.abc import AsyncIterator, Callable, Sequence
+from typing import Any, Protocol, assert_never
 
-from sansio import HttpEvent, HttpRequest, InferenceError, Origin, RemoteWorker, TokenChunk
+from sansio import HttpEvent, HttpRequest, InferenceError, RemoteWorker, TokenChunk
 from sansio.worker import Connect, Deliver, Discard, Finish, Park, Post, Raise, Receive, Send
 
-from .engine_front import EngineFront
+from .engine_front import Client, EngineFront
 
 
-class AsyncConnection(Protocol):
-    """One connection of a client. ``interrupt`` and ``close`` never wait."""
+class AsyncLine(Protocol):
+    """One request's use of a connection. ``interrupt`` and ``let_go`` never wait."""
+
+    reused: bool
+    """Once open: whether the connection has carried a request before."""
+
+    async def open(self, request: HttpRequest, timeout: float, *, fresh: bool, sending: Callable[[], None]) -> None:
+        """Get a connection, within ``timeout`` seconds: from the pool unless ``fresh``, or a new one.
+
+        A client that connects and sends in one does both, and calls ``sending`` in between. Raises `OSError` or
+        `InferenceError`.
+        """
+        ...
 
     async def send(self, request: HttpRequest) -> None:
-        """Send a request. Raises `OSError`."""
+        """Send the request. Raises `OSError` or `InferenceError`."""
         ...
 
     async def receive(self) -> Sequence[HttpEvent]:
-        """Wait for bytes, and say what they mean. Raises `OSError`."""
+        """Wait for bytes, and say what they mean. Raises `OSError` or `InferenceError`."""
         ...
 
     def interrupt(self) -> None:
-        """Wake whoever waits on this connection, and close it."""
+        """Wake whoever waits on this line: it fails with an `OSError`."""
         ...
 
-    def close(self) -> None:
-        """Close the connection."""
+    def let_go(self, *, keep: bool) -> None:
+        """Part with the connection, wherever it stands. ``keep``: it ended well, another may follow. Idempotent."""
         ...
 
 
-ConnectionT = TypeVar("ConnectionT", bound=AsyncConnection)
-
-
-class AsyncClient(Protocol[ConnectionT]):
+class AsyncClient(Client, Protocol):
     """Who moves the bytes."""
 
-    def reuse(self, origin: Origin) -> ConnectionT | None:
-        """An idle connection that is still fit, or ``None``."""
+    def line(self) -> AsyncLine:
+        """For one request. Not connected yet."""
         ...
 
-    def new(self, origin: Origin) -> ConnectionT:
-        """A connection that is not open yet."""
-        ...
-
-    async def open(self, connection: ConnectionT) -> None:
-        """Connect it. Raises `OSError` or `InferenceError`."""
-        ...
-
-    def give_back(self, connection: ConnectionT) -> None:
-        """Keep it for the next request."""
+    async def aclose(self) -> None:
+        """Close every connection, and from now on each one given back."""
         ...
 
 
-class AsyncTokenStream(ABC, Generic[ConnectionT]):
+class AsyncTokenStream(ABC):
     """One request: an async context manager that gives an async iterator of `TokenChunk`. For one task at a time."""
 
-    def __init__(self, engine: EngineFront[Any], client: AsyncClient[ConnectionT], worker: RemoteWorker) -> None:
+    def __init__(self, engine: EngineFront[Any, Any], client: AsyncClient, worker: RemoteWorker) -> None:
         self.worker = worker
         self._engine = engine
         self._client = client
-        self._connection: ConnectionT | None = None
+        self._line: AsyncLine | None = None
 
     @abstractmethod
     def wake(self) -> None:
@@ -81,8 +82,8 @@ class AsyncTokenStream(ABC, Generic[ConnectionT]):
         return self
 
     async def __aexit__(self, *_: object) -> None:
-        self._engine.hang_up(self)
         self.let_go(keep=False)  # also what was still connecting
+        self._engine.hang_up(self)
 
     def __aiter__(self) -> AsyncIterator[TokenChunk]:
         return self
@@ -107,8 +108,8 @@ class AsyncTokenStream(ABC, Generic[ConnectionT]):
                     self._engine.tell(event)
                 case Park():
                     await self._park()
-                case Connect(request):
-                    await self._connect(request.origin)
+                case Connect() as step:
+                    await self._connect(step)
                 case Send(request):
                     await self._send(request)
                 case Discard(keep):
@@ -120,45 +121,44 @@ class AsyncTokenStream(ABC, Generic[ConnectionT]):
                 case step:
                     assert_never(step)
 
-    async def _connect(self, origin: Origin) -> None:
+    async def _connect(self, step: Connect) -> None:
+        line = self._line = self._client.line()
         try:
-            self._connection = self._client.reuse(origin)
-            if self._connection is None:
-                self._connection = self._client.new(origin)
-                await self._client.open(self._connection)
+            await line.open(step.request, step.timeout, fresh=step.fresh, sending=self._sending)
         except BaseException as error:
             self.let_go(keep=False)  # also when called off: the caller may come back, and connects anew
             if not isinstance(error, (OSError, InferenceError)):
                 raise
             self.worker.failed(error, self._engine.now())
         else:
-            self.worker.connected()
+            self.worker.connected(reused=line.reused)
+
+    def _sending(self) -> None:
+        self.worker.sending(self._engine.now())
 
     async def _send(self, request: HttpRequest) -> None:
-        assert self._connection is not None
+        assert self._line is not None
         try:
-            await self._connection.send(request)
-        except OSError as error:
+            await self._line.send(request)
+        except (OSError, InferenceError) as error:
             self.worker.send_failed(error)
 
     async def _receive(self) -> None:
-        assert self._connection is not None
+        assert self._line is not None
         try:
-            events = await self._connection.receive()
-        except OSError as error:
+            events = await self._line.receive()
+        except (OSError, InferenceError) as error:
             self.worker.failed(error, self._engine.now())
         else:
             self.worker.received(events, self._engine.now(), time.time())
 
     def interrupt(self) -> None:
-        """Wake the caller from its connection."""
-        if (connection := self._connection) is not None:
-            connection.interrupt()
+        """Wake the caller from its line."""
+        if (line := self._line) is not None:
+            line.interrupt()
 
     def let_go(self, *, keep: bool) -> None:
-        """Part with the connection: back to the client, or closed."""
-        connection, self._connection = self._connection, None
-        if connection is not None and keep:
-            self._client.give_back(connection)
-        elif connection is not None:
-            connection.close()
+        """Part with the line: its connection goes back to the client, or is closed."""
+        line, self._line = self._line, None
+        if line is not None:
+            line.let_go(keep=keep)

@@ -9,6 +9,7 @@ from __future__ import annotations
 
 import itertools
 import logging
+import math
 import random
 import time
 from abc import ABC, abstractmethod
@@ -30,6 +31,7 @@ from sansio import (
     RemoteEngineCore,
     RemoteWorker,
     Switchboard,
+    Tick,
     Todo,
 )
 from sansio.operations import Breaker, Limiter
@@ -54,6 +56,18 @@ class RequestOptions(TypedDict, total=False):
     wait_for_circuit: bool | None
 
 
+class Client(Protocol):
+    """Who moves the bytes, as far as the engine's timer is concerned. Any thread may ask."""
+
+    def deadline(self) -> float | None:
+        """When `expire` has something to do, or ``None``."""
+        ...
+
+    def expire(self, now: float) -> None:
+        """Close the connections that have been idle for too long."""
+        ...
+
+
 class FrontCall(Protocol):
     """What a driver keeps per request."""
 
@@ -76,14 +90,16 @@ class FrontCall(Protocol):
 
 
 CallT = TypeVar("CallT", bound=FrontCall)
+ClientT = TypeVar("ClientT", bound=Client)
 
 
-class EngineFront(ABC, Generic[CallT]):
+class EngineFront(ABC, Generic[CallT, ClientT]):
     """What every `RemoteEngine` has. Raises `ValueError` for a configuration that cannot work, such as a missing key."""
 
     def __init__(
         self,
         deployments: Deployments,
+        client: ClientT,
         on_notice: Callable[[Notice], None] | None,
         guard: AbstractContextManager[Any] | None = None,
         shield: AbstractContextManager[Any] | None = None,
@@ -92,7 +108,10 @@ class EngineFront(ABC, Generic[CallT]):
         """The deployments and how their sessions refresh."""
         core = RemoteEngineCore(self.config, rng=random.Random(), fingerprints=fingerprints(self.config.deployments))
         self._board: Switchboard[CallT] = Switchboard(core)
+        self.client = client
+        """Who moves the bytes."""
         self._on_notice = on_notice
+        self._armed = math.inf
         self._guard = guard or nullcontext()
         self._shield = shield or nullcontext()
         self._ids = itertools.count(1)
@@ -109,8 +128,8 @@ class EngineFront(ABC, Generic[CallT]):
         """The clock of this world: monotonic seconds."""
 
     @abstractmethod
-    def _rearm(self, deadline: float | None) -> None:
-        """Make sure that a `Tick` comes by ``deadline``. Called under the guard."""
+    def _wake_at(self, instant: float) -> None:
+        """Call `_timer_fired` at this instant, instead of whenever it would have been. Called under the guard."""
 
     @abstractmethod
     def _refresh(self, order: RefreshSession) -> None:
@@ -138,7 +157,7 @@ class EngineFront(ABC, Generic[CallT]):
         with self._shield:
             with self._guard:
                 todo = self._board.handle(event, self.now(), time.time())
-                self._rearm(self._board.core.deadline())
+                self._arm()
             self._do(todo)
 
     def worker_for(self, batch: ExecuteBatch, options: RequestOptions, *, stream: bool) -> RemoteWorker:
@@ -162,7 +181,9 @@ class EngineFront(ABC, Generic[CallT]):
         with self._shield:
             with self._guard:
                 todo = self._board.step_away(call, self.now(), time.time())
-                self._rearm(self._board.core.deadline())
+                if todo is None:
+                    return
+                self._arm()
             self._do(todo)
 
     def hang_up(self, call: CallT) -> None:
@@ -170,8 +191,37 @@ class EngineFront(ABC, Generic[CallT]):
         with self._shield:
             with self._guard:
                 todo = self._board.hang_up(call, self.now(), time.time())
-                self._rearm(self._board.core.deadline())
+                self._arm()
             self._do(todo)
+
+    # ---- the one timer ----------------------------------------------------------------------------------------------
+
+    def _deadline(self) -> float:
+        """When the engine, or its client, wants to be called again."""
+        engine, client = self._board.core.deadline(), self.client.deadline()
+        if engine is None:
+            return math.inf if client is None else client
+        return engine if client is None else min(engine, client)
+
+    def _arm(self) -> None:
+        """Move the timer where that makes it earlier. One that fires too early is set again then, which costs less than
+        moving it with each request."""
+        deadline = self._deadline()
+        if deadline < self._armed:
+            self._armed = deadline
+            self._wake_at(deadline)
+
+    def _timer_fired(self) -> None:
+        """It is time, or was."""
+        with self._guard:
+            self._armed = math.inf
+            now = self.now()
+            early = self._deadline() > now
+            if early:
+                self._arm()
+        if not early:
+            self.client.expire(now)
+            self.tell(Tick())
 
     def _do(self, todo: Todo[CallT]) -> None:
         for call in todo.wake:

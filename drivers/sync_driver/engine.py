@@ -6,41 +6,82 @@ in its caller's thread, step by step as its `RemoteWorker` says.
 
 from __future__ import annotations
 
-import math
 import threading
 import time
-from collections.abc import Callable, Iterator
+from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Unpack, assert_never
+from typing import Protocol, Unpack, assert_never
 
 from drivers.credentials import as_credential, credential_error, read_secret
 from drivers.front import EngineFront, RequestOptions
-from drivers.front.engine_front import Deployments
+from drivers.front.engine_front import Client, Deployments
 from sansio import (
     Close,
     Credential,
     Drain,
     Event,
     ExecuteBatch,
+    HttpEvent,
     HttpRequest,
     InferenceError,
     Notice,
-    Origin,
     RefreshSession,
     RemoteWorker,
     Secret,
     SessionReport,
-    Tick,
     TokenChunk,
     Tokens,
 )
 from sansio.worker import Connect, Deliver, Discard, Finish, Park, Post, Raise, Receive, Send
 
-from .client import Connection, HttpClient, build_client
+from .client import build_client
 from .interrupts import SHIELD
 
 
-class RemoteEngine(EngineFront["TokenStream"]):
+class SyncLine(Protocol):
+    """One request's use of a connection. For one thread; ``interrupt`` may come from any."""
+
+    reused: bool
+    """Once open: whether the connection has carried a request before."""
+
+    def open(self, request: HttpRequest, timeout: float, *, fresh: bool, sending: Callable[[], None]) -> None:
+        """Get a connection, within ``timeout`` seconds: from the pool unless ``fresh``, or a new one.
+
+        A client that connects and sends in one does both, and calls ``sending`` in between. Raises `OSError` or
+        `InferenceError`.
+        """
+        ...
+
+    def send(self, request: HttpRequest) -> None:
+        """Send the request. Raises `OSError` or `InferenceError`."""
+        ...
+
+    def receive(self) -> Sequence[HttpEvent]:
+        """Wait for bytes, and say what they mean. Raises `OSError` or `InferenceError`."""
+        ...
+
+    def interrupt(self) -> None:
+        """Wake the thread that is blocked on this line: it fails with an `OSError`."""
+        ...
+
+    def let_go(self, *, keep: bool) -> None:
+        """Part with the connection, wherever it stands. ``keep``: it ended well, another may follow. Idempotent."""
+        ...
+
+
+class SyncClient(Client, Protocol):
+    """Who moves the bytes."""
+
+    def line(self) -> SyncLine:
+        """For one request. Not connected yet."""
+        ...
+
+    def close(self) -> None:
+        """Close every connection, and from now on each one given back."""
+        ...
+
+
+class RemoteEngine(EngineFront["TokenStream", SyncClient]):
     """Calls the providers of its deployments. A context manager; any number of threads may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, outside the lock, from
@@ -53,15 +94,12 @@ class RemoteEngine(EngineFront["TokenStream"]):
         deployments: Deployments,
         *,
         on_notice: Callable[[Notice], None] | None = None,
-        client: HttpClient | None = None,
+        client: SyncClient | None = None,
     ) -> None:
         self._lock = threading.Lock()
-        super().__init__(deployments, on_notice, self._lock, SHIELD)
-        self.client = client or build_client()
-        """Who moves the bytes."""
+        super().__init__(deployments, client or build_client(), on_notice, self._lock, SHIELD)
         self._alarm = threading.Condition(self._lock)
         self._drained = threading.Event()
-        self._armed = -math.inf
         self._timer: threading.Thread | None = None
         self._refreshes: set[threading.Thread] = set()
 
@@ -134,24 +172,17 @@ class RemoteEngine(EngineFront["TokenStream"]):
         """The system's monotonic clock."""
         return time.monotonic()
 
-    def _rearm(self, deadline: float | None) -> None:
-        if deadline is not None and deadline < self._armed:
-            self._alarm.notify()
+    def _wake_at(self, instant: float) -> None:
+        self._alarm.notify()
 
     def _keep_time(self) -> None:
         while True:
             with self._lock:
-                while self._running:
-                    deadline = self._board.core.deadline()
-                    self._armed = math.inf if deadline is None else deadline
-                    left = self._armed - time.monotonic()
-                    if left <= 0:
-                        break
+                while self._running and (left := self._armed - time.monotonic()) > 0:
                     self._alarm.wait(min(left, threading.TIMEOUT_MAX))
-                self._armed = -math.inf
                 if not self._running:
                     return
-            self.tell(Tick())
+            self._timer_fired()
 
     def _emptied(self) -> None:
         self._drained.set()
@@ -178,8 +209,8 @@ class TokenStream:
         self.worker = worker
         self._engine = engine
         self._signal = threading.Event()
-        self._connection: Connection | None = None
-        self._guard = threading.Lock()  # nobody interrupts a connection that has just gone to somebody else
+        self._line: SyncLine | None = None
+        self._guard = threading.Lock()  # nobody interrupts a line whose connection has just gone to somebody else
 
     def __enter__(self) -> Iterator[TokenChunk]:
         with SHIELD:
@@ -188,8 +219,8 @@ class TokenStream:
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: TracebackType | None) -> None:
         with SHIELD:
-            self._engine.hang_up(self)
             self.let_go(keep=False)  # also what was still connecting
+            self._engine.hang_up(self)
 
     def __iter__(self) -> Iterator[TokenChunk]:
         return self
@@ -217,8 +248,8 @@ class TokenStream:
                     with SHIELD.lowered():
                         self._signal.wait()
                     self._signal.clear()
-                case Connect(request, timeout):
-                    self._connect(request.origin, timeout)
+                case Connect() as step:
+                    self._connect(step)
                 case Send(request):
                     self._send(request)
                 case Discard(keep):
@@ -230,38 +261,35 @@ class TokenStream:
                 case step:
                     assert_never(step)
 
-    def _connect(self, origin: Origin, timeout: float) -> None:
-        client = self._engine.client
+    def _connect(self, step: Connect) -> None:
+        line = self._line = self._engine.client.line()
+        if self.worker.aborting:  # ordered before there was a line to interrupt
+            line.interrupt()
         try:
-            self._connection = client.reuse(origin)
-            if self._connection is None:
-                self._connection = Connection(origin)
-                if self.worker.aborting:  # ordered before there was a connection to interrupt
-                    self._connection.interrupt()
-                with SHIELD.lowered():
-                    client.open(self._connection, timeout)
+            line.open(step.request, step.timeout, fresh=step.fresh, sending=self._sending)
         except BaseException as error:
             self.let_go(keep=False)  # also when called off: the caller may come back, and connects anew
             if not isinstance(error, (OSError, InferenceError)):
                 raise
             self.worker.failed(error, time.monotonic())
         else:
-            self.worker.connected()
+            self.worker.connected(reused=line.reused)
+
+    def _sending(self) -> None:
+        self.worker.sending(time.monotonic())
 
     def _send(self, request: HttpRequest) -> None:
-        assert self._connection is not None
+        assert self._line is not None
         try:
-            with SHIELD.lowered():
-                self._connection.send(request)
-        except OSError as error:
+            self._line.send(request)
+        except (OSError, InferenceError) as error:
             self.worker.send_failed(error)
 
     def _receive(self) -> None:
-        assert self._connection is not None
+        assert self._line is not None
         try:
-            with SHIELD.lowered():
-                events = self._connection.receive()
-        except OSError as error:
+            events = self._line.receive()
+        except (OSError, InferenceError) as error:
             self.worker.failed(error, time.monotonic())
         else:
             self.worker.received(events, time.monotonic(), time.time())
@@ -271,19 +299,17 @@ class TokenStream:
         self._signal.set()
 
     def interrupt(self) -> None:
-        """Wake the caller from its connection. Any thread may call this."""
+        """Wake the caller from its line. Any thread may call this."""
         with self._guard:
-            if self._connection is not None:
-                self._connection.interrupt()
+            if self._line is not None:
+                self._line.interrupt()
 
     def let_go(self, *, keep: bool) -> None:
-        """Part with the connection: back to the client, or closed."""
+        """Part with the line: its connection goes back to the client, or is closed."""
         with self._guard:
-            connection, self._connection = self._connection, None
-        if connection is not None and keep:
-            self._engine.client.give_back(connection)
-        elif connection is not None:
-            connection.close()
+            line, self._line = self._line, None
+        if line is not None:
+            line.let_go(keep=keep)
 
 
 def _fetch(secret: Secret | None) -> Credential:

@@ -1,20 +1,24 @@
-"""The byte pump on trio: connections over the core's HTTP/1.1 machine, kept for reuse.
+"""The byte pump on trio: connections over the core's HTTP machines, pooled.
 
-Sockets are plain non-blocking ones that trio waits for, so that an idle one can be looked at without waiting, and one that
-is given up is closed without awaiting anything.
+A `Line` is one request's use of a connection. Over HTTP/1.1 whoever waits for an answer reads the socket himself. Over
+HTTP/2 many wait for one socket, so two tasks in the engine's nursery move its bytes. Sockets are plain non-blocking ones
+that trio waits for, so that an idle one can be looked at without waiting, and one that is given up is closed without
+awaiting anything.
 """
 
 from __future__ import annotations
 
 import socket
 import ssl
-from collections.abc import Awaitable, Callable
+from abc import ABC, abstractmethod
+from collections.abc import Callable
 from functools import partial
 from typing import TypeVar
 
 import trio
 
-from sansio import Http1Connection, HttpEvent, HttpRequest, IdleConnections, NetworkError, Origin
+from drivers.front import PooledClient
+from sansio import Grant, Http1Connection, Http2Connection, HttpEvent, HttpRequest, NetworkError, Origin, PoolConfig
 
 READ_BYTES = 64 * 1024
 MAX_TAIL_READS = 4
@@ -22,79 +26,151 @@ MAX_TAIL_READS = 4
 Result = TypeVar("Result")
 
 
-class Connection:
-    """One connection. `interrupt` and `close` never wait."""
+class Line:
+    """One request's use of a connection. `interrupt` and `let_go` never wait."""
 
-    def __init__(self, origin: Origin) -> None:
-        self.origin = origin
-        self._machine = Http1Connection()
-        self._socket: socket.socket | None = None
-        self._scope: trio.CancelScope | None = None
-        self._unsent = memoryview(b"")
+    def __init__(self, client: HttpClient) -> None:
+        self.reused = False
+        self.stream_id = 0
+        """Which stream of an HTTP/2 connection is this one's."""
+        self._client = client
+        self._grant: Grant[Connection] | None = None
+        self._connection: Connection | None = None
+        self._signal = trio.Event()
+        self._dialling: trio.CancelScope | None = None
+        self._interrupted = False
 
-    async def open(self, context: ssl.SSLContext | None) -> None:
-        """Connect, with TLS where ``context`` is given. Raises `OSError`, also when interrupted."""
-        with trio.CancelScope() as self._scope:
-            stream = await trio.open_tcp_stream(self.origin.host, self.origin.port)
-            own = stream.socket
-            self._socket = socket.socket(own.family, own.type, own.proto, fileno=own.detach())
-            self._socket.setblocking(False)
-            if context is not None:
-                secured = context.wrap_socket(self._socket, server_hostname=self.origin.host, do_handshake_on_connect=False)
-                self._socket = secured
-                await self._when_ready(secured.do_handshake, trio.lowlevel.wait_readable)
-        scope, self._scope = self._scope, None
-        if scope.cancelled_caught:
+    async def open(self, request: HttpRequest, timeout: float, *, fresh: bool, sending: Callable[[], None]) -> None:
+        """Get a connection: from the pool unless ``fresh``, or a new one. Raises `OSError`, also when interrupted, or
+        `NetworkError` for a name that cannot be looked up."""
+        origin = request.origin
+        while self._connection is None:
+            self._client.acquire(self, origin, fresh=fresh)
+            if self._grant is None:
+                await self.wait()
+            assert self._grant is not None
+            connection, self.reused = self._grant.connection, self._grant.reused
+            if connection is None:
+                await self._dial(origin)
+            elif connection.is_fit():
+                self._connection = connection
+            else:
+                self._client.lose(connection)
+            self._grant = None
+
+    async def _dial(self, origin: Origin) -> None:
+        with trio.CancelScope() as self._dialling:
+            connection = await self._client.dial(origin)
+            self._connection = connection
+            self._client.opened(self, connection, connection.streams)
+        self._dialling = None
+        if self._connection is None:
             raise ConnectionAbortedError("interrupted while connecting")
 
-    async def _when_ready(self, operation: Callable[[], Result], wait: Callable[[socket.socket], Awaitable[None]]) -> Result:
-        """Try, and ``wait`` (or as TLS says), until the socket no longer would block. A checkpoint, as trio's rules ask."""
-        await trio.lowlevel.checkpoint_if_cancelled()
-        assert self._socket is not None
-        try:
-            while True:
-                try:
-                    result = operation()
-                except BlockingIOError:
-                    await wait(self._socket)
-                except ssl.SSLWantReadError:
-                    await trio.lowlevel.wait_readable(self._socket)
-                except ssl.SSLWantWriteError:
-                    await trio.lowlevel.wait_writable(self._socket)
-                else:
-                    await trio.lowlevel.cancel_shielded_checkpoint()
-                    return result
-        except trio.ClosedResourceError as error:
-            raise ConnectionAbortedError("interrupted") from error
-
     async def send(self, request: HttpRequest) -> None:
-        """Send a request. Raises `OSError`, also when interrupted."""
-        self._unsent = memoryview(self._machine.send(request))
-        await self._send_rest()
-
-    async def _send_rest(self) -> None:
-        assert self._socket is not None
-        try:
-            while self._unsent:
-                sent = await self._when_ready(partial(self._socket.send, self._unsent), trio.lowlevel.wait_writable)
-                self._unsent = self._unsent[sent:]
-        except OSError:
-            self._unsent = memoryview(b"")  # nobody reads it; what was answered may still be read
-            raise
+        """Send the request. Raises `OSError`, also when interrupted."""
+        assert self._connection is not None
+        await self._connection.send(self, request)
 
     async def receive(self) -> list[HttpEvent]:
-        """Wait for bytes, and say what they mean; first send what a cancelled `send` left. Raises `OSError` likewise."""
-        assert self._socket is not None
-        await self._send_rest()
-        data = await self._when_ready(partial(self._socket.recv, READ_BYTES), trio.lowlevel.wait_readable)
-        return self._machine.receive(data)
+        """Wait for bytes, and say what they mean. Raises `OSError`, also when interrupted."""
+        assert self._connection is not None
+        return await self._connection.receive(self)
+
+    async def wait(self) -> None:
+        """Until `wake`. Raises `ConnectionAbortedError` when interrupted."""
+        if not self._interrupted:
+            await self._signal.wait()
+            self._signal = trio.Event()
+        if self._interrupted:
+            raise ConnectionAbortedError("interrupted")
+
+    def wake(self) -> None:
+        """There may be something to take."""
+        self._signal.set()
+
+    def grant(self, grant: Grant[Connection]) -> None:
+        """The pool's answer."""
+        self._grant = grant
+        self.wake()
+
+    def refuse(self) -> None:
+        """The pool is closed."""
+        self.interrupt()
+
+    def interrupt(self) -> None:
+        """Wake whoever waits on this line."""
+        self._interrupted = True
+        self.wake()
+        if self._dialling is not None:
+            self._dialling.cancel()
+        elif self._connection is not None:
+            self._connection.interrupt()
+
+    def let_go(self, *, keep: bool) -> None:
+        """Part with the connection, or with the place in line for one. Idempotent."""
+        connection, self._connection = self._connection, None
+        grant, self._grant = self._grant, None
+        if connection is not None:
+            connection.leave(self, keep=keep)
+        elif grant is not None and grant.connection is not None:  # called off between the grant and its use
+            self._client.release(grant.connection)
+        else:
+            self._client.withdraw(self)
+
+
+class Connection(ABC):
+    """One connection. `close` never waits."""
+
+    streams: int | None = None
+    """How many lines it takes at once; ``None`` over HTTP/1.1."""
+
+    def __init__(self, client: HttpClient, known: socket.socket) -> None:
+        self._client = client
+        self._socket = known
+
+    def close(self) -> None:
+        """Close the socket, without waiting and without a farewell. Idempotent."""
+        close_socket(self._socket)
+
+    @abstractmethod
+    def interrupt(self) -> None:
+        """Wake the line that waits for this socket, if one does so itself."""
+
+    @abstractmethod
+    def is_fit(self) -> bool:
+        """Whether another request may go over it now."""
+
+    @abstractmethod
+    async def send(self, line: Line, request: HttpRequest) -> None:
+        """Send a request on behalf of a line. Raises `OSError` when the connection is lost."""
+
+    @abstractmethod
+    async def receive(self, line: Line) -> list[HttpEvent]:
+        """Wait for what comes for a line. Raises `OSError` when the connection is lost."""
+
+    @abstractmethod
+    def leave(self, line: Line, *, keep: bool) -> None:
+        """A line is done with this connection."""
+
+
+class Http1(Connection):
+    """A connection that carries one request at a time."""
+
+    def __init__(self, client: HttpClient, known: socket.socket) -> None:
+        super().__init__(client, known)
+        self._machine = Http1Connection()
+        self._unsent = memoryview(b"")
+
+    def interrupt(self) -> None:
+        """As above: the line reads by itself, and the connection is its own."""
+        self.close()
 
     def is_fit(self) -> bool:
-        """Whether an idle connection can carry another request: still open, and nothing unasked for came.
+        """As above: still open, the last answer came to its end, and nothing unasked for since.
 
         Reads without waiting, so that a response's last bytes that nobody waited for do not cost the connection.
         """
-        assert self._socket is not None
         try:
             for _ in range(MAX_TAIL_READS):
                 if not (data := self._socket.recv(READ_BYTES)):
@@ -106,67 +182,194 @@ class Connection:
         except OSError:
             return False
 
-    def interrupt(self) -> None:
-        """Wake whoever waits on this connection, and close it."""
-        if self._scope is not None:
-            self._scope.cancel()
-        else:
-            self.close()
+    async def send(self, line: Line, request: HttpRequest) -> None:
+        """As above."""
+        self._unsent = memoryview(self._machine.send(request))
+        await self._send_rest()
 
-    def close(self) -> None:
-        """Close the socket, without waiting and without a farewell. Idempotent."""
-        if (known := self._socket) is not None and known.fileno() >= 0:
-            trio.lowlevel.notify_closing(known)
-            known.close()
-
-
-class HttpClient:
-    """Connections to any number of origins, reused. Belongs to one trio run."""
-
-    def __init__(self, ssl_context: ssl.SSLContext | None = None) -> None:
-        self._ssl_context = ssl_context
-        self._idle: IdleConnections[Connection] = IdleConnections()
-
-    def reuse(self, origin: Origin) -> Connection | None:
-        """An idle connection that is still fit, or ``None``."""
-        while True:
-            connection, expired = self._idle.take(origin, trio.current_time())
-            _close_all(expired)
-            if connection is None or connection.is_fit():
-                return connection
-            connection.close()
-
-    def new(self, origin: Origin) -> Connection:
-        """A connection that is not open yet."""
-        return Connection(origin)
-
-    async def open(self, connection: Connection) -> None:
-        """Connect a new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
+    async def _send_rest(self) -> None:
         try:
-            await connection.open(self._context() if connection.origin.scheme == "https" else None)
+            while self._unsent:
+                sent = await when_ready(self._socket, partial(self._socket.send, self._unsent), reading=False)
+                self._unsent = self._unsent[sent:]
+        except OSError:
+            self._unsent = memoryview(b"")  # nobody reads it; what was answered may still be read
+            raise
+
+    async def receive(self, line: Line) -> list[HttpEvent]:
+        """As above; first send what a cancelled `send` left."""
+        await self._send_rest()
+        return self._machine.receive(await when_ready(self._socket, partial(self._socket.recv, READ_BYTES)))
+
+    def leave(self, line: Line, *, keep: bool) -> None:
+        """As above. Kept if the exchange ended well; whether it is fit is seen when it is to be used again."""
+        if keep:
+            self._client.release(self)
+        else:
+            self._client.lose(self)
+
+
+class Http2Streams(Connection):
+    """A connection that carries many requests at once. Its bytes are moved by `run`, in the engine's nursery."""
+
+    def __init__(self, client: HttpClient, known: socket.socket) -> None:
+        super().__init__(client, known)
+        self._machine = Http2Connection()
+        self._lines: dict[int, Line] = {}
+        self._something_to_send = trio.Event()
+        self.streams = self._machine.capacity
+
+    async def run(self) -> None:
+        """Move bytes until the connection is gone."""
+        try:
+            async with trio.open_nursery() as pumps:
+                pumps.start_soon(self._write)
+                await self._read()
+                pumps.cancel_scope.cancel()
+        finally:
+            self._client.lose(self)
+            self._wake(self._machine.receive(b""))
+
+    async def _read(self) -> None:
+        while True:
+            try:
+                data = await when_ready(self._socket, partial(self._socket.recv, READ_BYTES))
+            except OSError:
+                return
+            if not data:
+                return
+            self._wake(self._machine.receive(data))
+            self._changed()
+
+    async def _write(self) -> None:
+        while True:
+            unsent = memoryview(self._machine.outgoing())
+            try:
+                while unsent:
+                    unsent = unsent[await when_ready(self._socket, partial(self._socket.send, unsent), reading=False) :]
+            except OSError:
+                return  # reading tells the end, and what was answered before it
+            await self._something_to_send.wait()
+            self._something_to_send = trio.Event()
+
+    def _wake(self, stream_ids: list[int]) -> None:
+        for stream_id in stream_ids:
+            if (line := self._lines.get(stream_id)) is not None:
+                line.wake()
+
+    def _changed(self) -> None:
+        """The machine may have something to say, and another number of streams."""
+        self._something_to_send.set()
+        streams = self._machine.capacity + self._machine.open_streams if self._machine.usable else 0
+        if streams != self.streams:
+            self.streams = streams
+            self._client.resize(self, streams)
+
+    def interrupt(self) -> None:
+        """As above: a line waits for its own signal here, and the socket goes on."""
+
+    def is_fit(self) -> bool:
+        """As above."""
+        return self._socket.fileno() >= 0 and self._machine.capacity > 0
+
+    async def send(self, line: Line, request: HttpRequest) -> None:
+        """As above. The whole request is the machine's from here on."""
+        line.stream_id = self._machine.send(request)
+        self._lines[line.stream_id] = line
+        self._changed()
+        await trio.lowlevel.checkpoint()
+
+    async def receive(self, line: Line) -> list[HttpEvent]:
+        """As above."""
+        await trio.lowlevel.checkpoint()
+        while not (events := self._machine.take(line.stream_id)):
+            await line.wait()
+        self._changed()
+        return events
+
+    def leave(self, line: Line, *, keep: bool) -> None:
+        """As above. The other lines go on."""
+        self._lines.pop(line.stream_id, None)
+        self._machine.reset(line.stream_id)
+        self._changed()
+        self._client.release(self)
+
+
+class HttpClient(PooledClient[Connection, Line]):
+    """Connections to any number of origins, pooled. Belongs to one trio run."""
+
+    def __init__(self, ssl_context: ssl.SSLContext | None = None, pool: PoolConfig | None = None) -> None:
+        super().__init__(ssl_context, pool)
+        self._tasks: trio.Nursery | None = None
+
+    def now(self) -> float:
+        """The run's own clock."""
+        return trio.current_time()
+
+    def start(self, tasks: trio.Nursery) -> None:
+        """The engine opens: where connections that need tasks have them."""
+        self._tasks = tasks
+
+    def line(self) -> Line:
+        """For one request. Not connected yet."""
+        return Line(self)
+
+    async def dial(self, origin: Origin) -> Connection:
+        """A new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
+        try:
+            stream = await trio.open_tcp_stream(origin.host, origin.port)
         except UnicodeError as error:
-            raise NetworkError(f"{connection.origin.host!r} is not a host name").caused_by(error) from error
-
-    def _context(self) -> ssl.SSLContext:
-        if self._ssl_context is None:  # not before it is needed: it reads all of the platform's certificates
-            self._ssl_context = ssl.create_default_context()
-        return self._ssl_context
-
-    def give_back(self, connection: Connection) -> None:
-        """Keep a connection for the next request; whether it is fit is seen then."""
-        _close_all(self._idle.put(connection.origin, connection, trio.current_time()))
+            raise NetworkError(f"{origin.host!r} is not a host name").caused_by(error) from error
+        own = stream.socket
+        known = socket.socket(own.family, own.type, own.proto, fileno=own.detach())
+        known.setblocking(False)
+        secured: ssl.SSLSocket | None = None
+        try:
+            if (tls := self.tls(origin)) is not None:
+                known = secured = tls.wrap_socket(known, server_hostname=origin.host, do_handshake_on_connect=False)
+                await when_ready(secured, secured.do_handshake)
+        except BaseException:
+            close_socket(known)
+            raise
+        if not self.speaks_http2(secured):
+            return Http1(self, known)
+        assert self._tasks is not None, "the client of no engine, or of one that has not been entered"
+        connection = Http2Streams(self, known)
+        self._tasks.start_soon(connection.run)
+        return connection
 
     async def aclose(self) -> None:
         """Close every idle connection, and from now on each one given back."""
-        _close_all(self._idle.close())
+        self.close_idle()
         await trio.lowlevel.checkpoint()
 
 
-def build_client(*, ssl_context: ssl.SSLContext | None = None) -> HttpClient:
-    """The client an engine uses unless it is given one. ``ssl_context`` is by default the platform's, verification on."""
-    return HttpClient(ssl_context)
+async def when_ready(known: socket.socket, operation: Callable[[], Result], *, reading: bool = True) -> Result:
+    """Try until the socket no longer would block: waiting for what TLS says, or as ``reading`` says. A checkpoint, as trio's
+    rules ask. Raises `OSError`, also where the socket is closed meanwhile."""
+    await trio.lowlevel.checkpoint_if_cancelled()
+    try:
+        while True:
+            try:
+                result = operation()
+            except (BlockingIOError, ssl.SSLWantReadError, ssl.SSLWantWriteError) as error:
+                wants_read = reading if isinstance(error, BlockingIOError) else isinstance(error, ssl.SSLWantReadError)
+                await (trio.lowlevel.wait_readable if wants_read else trio.lowlevel.wait_writable)(known)
+            else:
+                await trio.lowlevel.cancel_shielded_checkpoint()
+                return result
+    except trio.ClosedResourceError as error:
+        raise ConnectionAbortedError("interrupted") from error
 
 
-def _close_all(connections: list[Connection]) -> None:
-    for connection in connections:
-        connection.close()
+def close_socket(known: socket.socket) -> None:
+    """Close, and wake whoever waits for it."""
+    if known.fileno() >= 0:
+        trio.lowlevel.notify_closing(known)
+        known.close()
+
+
+def build_client(*, ssl_context: ssl.SSLContext | None = None, pool: PoolConfig | None = None) -> HttpClient:
+    """The client an engine uses unless it is given one. ``ssl_context`` is by default the platform's, verification on; what
+    it offers by ALPN, and how many connections there may be, follows from ``pool``."""
+    return HttpClient(ssl_context, pool)

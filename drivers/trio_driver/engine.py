@@ -8,15 +8,14 @@ from __future__ import annotations
 
 import contextlib
 import inspect
-import math
 import threading
 from collections.abc import Callable
-from typing import Unpack
+from typing import Protocol, Unpack
 
 import trio
 
 from drivers.credentials import as_credential, credential_error, read_secret, reads_at_once
-from drivers.front import AsyncTokenStream, EngineFront, RequestOptions
+from drivers.front import AsyncClient, AsyncTokenStream, EngineFront, RequestOptions
 from drivers.front.engine_front import Deployments
 from sansio import (
     Close,
@@ -29,15 +28,22 @@ from sansio import (
     RemoteWorker,
     Secret,
     SessionReport,
-    Tick,
     TokenChunk,
     Tokens,
 )
 
-from .client import Connection, HttpClient, build_client
+from .client import build_client
 
 
-class RemoteEngine(EngineFront["TokenStream"]):
+class TrioClient(AsyncClient, Protocol):
+    """Who moves the bytes, on trio."""
+
+    def start(self, tasks: trio.Nursery) -> None:
+        """The engine opens: where connections that need tasks of their own have them."""
+        ...
+
+
+class RemoteEngine(EngineFront["TokenStream", TrioClient]):
     """Calls the providers of its deployments. An async context manager; any number of tasks may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`. client: who
@@ -50,11 +56,9 @@ class RemoteEngine(EngineFront["TokenStream"]):
         deployments: Deployments,
         *,
         on_notice: Callable[[Notice], None] | None = None,
-        client: HttpClient | None = None,
+        client: TrioClient | None = None,
     ) -> None:
-        super().__init__(deployments, on_notice)
-        self.client = client or build_client()
-        """Who moves the bytes."""
+        super().__init__(deployments, client or build_client(), on_notice)
         self._entered = False
         self._tasks: trio.Nursery | None = None
         self._nap = trio.CancelScope()
@@ -69,7 +73,9 @@ class RemoteEngine(EngineFront["TokenStream"]):
         self._nursery_manager = trio.open_nursery()
         nursery = await self._nursery_manager.__aenter__()
         with trio.CancelScope(shield=True):  # entered whole, and left by whoever cancelled
-            self._tasks = await nursery.start(self._keep_tasks)
+            tasks: trio.Nursery = await nursery.start(self._keep_tasks)
+            self._tasks = tasks
+            self.client.start(tasks)
         return self
 
     async def __aexit__(self, *_: object) -> None:
@@ -128,8 +134,8 @@ class RemoteEngine(EngineFront["TokenStream"]):
         """
         super().tell(event)
 
-    def _rearm(self, deadline: float | None) -> None:
-        self._nap.deadline = math.inf if deadline is None else deadline
+    def _wake_at(self, instant: float) -> None:
+        self._nap.deadline = instant
 
     def _emptied(self) -> None:
         self._drained.set()
@@ -146,10 +152,9 @@ class RemoteEngine(EngineFront["TokenStream"]):
 
     async def _keep_time(self) -> None:
         while True:
-            with trio.CancelScope() as self._nap:
-                self._rearm(self._board.core.deadline())
+            with trio.CancelScope(deadline=self._armed) as self._nap:
                 await trio.sleep_forever()
-            self.tell(Tick())
+            self._timer_fired()
 
     def _refresh(self, order: RefreshSession) -> None:
         assert self._tasks is not None
@@ -166,7 +171,7 @@ class RemoteEngine(EngineFront["TokenStream"]):
             self.tell(SessionReport(order.session, order.refresh_id, result))
 
 
-class TokenStream(AsyncTokenStream[Connection]):
+class TokenStream(AsyncTokenStream):
     """One request: an async context manager that gives an async iterator of `TokenChunk`. For one task at a time."""
 
     def __init__(self, engine: RemoteEngine, worker: RemoteWorker) -> None:

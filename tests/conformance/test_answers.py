@@ -150,5 +150,5 @@ def test_a_kept_connection_that_breaks_under_the_next_request_does_not_fail_it(l
     with lab.engine() as engine:
         assert engine.stream("before").text == said("before")
         assert engine.stream("after").text == said("after")
-        assert engine.metrics.retries == {"network_error": 1}
+        assert engine.metrics.retries == {"stale_connection": 1}
     assert lab.provider.connections_total == 2

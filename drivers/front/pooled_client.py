@@ -1,0 +1,139 @@
+"""The part of a native client that is the same in every driver: its connection pool, and who is told what it decides.
+
+Under the driver's guard (a lock with threads, nothing on an event loop) the pool is told; what it orders is done outside.
+"""
+
+from __future__ import annotations
+
+import ssl
+from abc import ABC, abstractmethod
+from collections.abc import Hashable
+from contextlib import AbstractContextManager, nullcontext
+from typing import Any, Generic, Protocol, TypeVar
+
+from sansio import ConnectionPool, Grant, Http2, Origin, PoolConfig, PoolOrders
+
+
+class PooledConnection(Hashable, Protocol):
+    """A connection of any driver."""
+
+    def close(self) -> None:
+        """Close the socket, without waiting and without a farewell. Idempotent."""
+        ...
+
+
+ConnectionT = TypeVar("ConnectionT", bound=PooledConnection)
+LineT = TypeVar("LineT", bound="PooledLine[Any]")
+
+
+class PooledLine(Hashable, Protocol[ConnectionT]):
+    """One request's use of a connection."""
+
+    def grant(self, grant: Grant[ConnectionT]) -> None:
+        """The pool's answer: a connection, or leave to dial one."""
+        ...
+
+    def refuse(self) -> None:
+        """The pool is closed, and gives nothing."""
+        ...
+
+
+ALPN = {Http2.OFF: ["http/1.1"], Http2.OFFER: ["h2", "http/1.1"], Http2.ONLY: ["h2"]}
+"""The protocols offered to a server, the best first (RFC 7301, RFC 9113 section 3.2)."""
+
+
+class PooledClient(ABC, Generic[ConnectionT, LineT]):
+    """Connections to any number of origins, kept for reuse."""
+
+    def __init__(
+        self, ssl_context: ssl.SSLContext | None, config: PoolConfig | None, guard: AbstractContextManager[Any] | None = None
+    ) -> None:
+        self._ssl_context = ssl_context
+        self._http2 = (config or PoolConfig()).http2
+        self._pool: ConnectionPool[ConnectionT, LineT] = ConnectionPool(config or PoolConfig())
+        self._guard = guard or nullcontext()
+
+    @abstractmethod
+    def now(self) -> float:
+        """The clock of this world: monotonic seconds."""
+
+    # ---- for the engine -----------------------------------------------------------------------------------------------
+
+    def deadline(self) -> float | None:
+        """When a connection will have been idle for too long."""
+        with self._guard:
+            return self._pool.deadline()
+
+    def expire(self, now: float) -> None:
+        """Close the connections that have been idle for too long."""
+        with self._guard:
+            orders = self._pool.expire(now)
+        self._carry_out(orders)
+
+    def close_idle(self) -> None:
+        """Close every idle connection, and from now on each one given back."""
+        with self._guard:
+            orders = self._pool.close()
+        self._carry_out(orders)
+
+    # ---- for lines and connections ------------------------------------------------------------------------------------
+
+    def tls(self, origin: Origin) -> ssl.SSLContext | None:
+        """What secures a connection to ``origin``: verification on, and ALPN for what may be spoken; ``None`` for plain."""
+        if origin.scheme != "https":
+            return None
+        if self._ssl_context is None:  # not before it is needed: it reads all of the platform's certificates
+            self._ssl_context = ssl.create_default_context()
+        self._ssl_context.set_alpn_protocols(ALPN[self._http2])
+        return self._ssl_context
+
+    def speaks_http2(self, tls: ssl.SSLObject | ssl.SSLSocket | None) -> bool:
+        """Whether a new connection speaks HTTP/2: by ALPN over TLS (RFC 9113, section 3.2), by prior knowledge without."""
+        if tls is None:
+            return self._http2 is Http2.ONLY
+        return self._http2 is not Http2.OFF and tls.selected_alpn_protocol() == "h2"
+
+    def acquire(self, line: LineT, origin: Origin, *, fresh: bool) -> None:
+        """Ask for a connection. The answer is `PooledLine.grant`, at once or later."""
+        with self._guard:
+            orders = self._pool.acquire(line, origin, self.now(), fresh=fresh)
+        self._carry_out(orders)
+
+    def withdraw(self, line: LineT) -> None:
+        """A line needs no connection any more, or could not dial one."""
+        with self._guard:
+            orders = self._pool.withdraw(line, self.now())
+        self._carry_out(orders)
+
+    def opened(self, line: LineT, connection: ConnectionT, streams: int | None) -> None:
+        """A line has dialled a connection, and uses it."""
+        with self._guard:
+            orders = self._pool.opened(line, connection, streams, self.now())
+        self._carry_out(orders)
+
+    def release(self, connection: ConnectionT) -> None:
+        """A line has left a connection that may be used again."""
+        with self._guard:
+            orders = self._pool.released(connection, self.now(), reusable=True)
+        self._carry_out(orders)
+
+    def resize(self, connection: ConnectionT, streams: int) -> None:
+        """An HTTP/2 connection takes another number of streams; none any more, with 0."""
+        with self._guard:
+            orders = self._pool.resized(connection, streams, self.now())
+        self._carry_out(orders)
+
+    def lose(self, connection: ConnectionT) -> None:
+        """A connection is of no use to anybody."""
+        connection.close()
+        with self._guard:
+            orders = self._pool.lost(connection, self.now())
+        self._carry_out(orders)
+
+    def _carry_out(self, orders: PoolOrders[ConnectionT, LineT]) -> None:
+        for line, grant in orders.grants:
+            line.grant(grant)
+        for line in orders.refused:
+            line.refuse()
+        for connection in orders.close:
+            connection.close()
