@@ -14,7 +14,8 @@ from collections.abc import Callable
 from typing import Unpack
 
 from drivers.credentials import as_credential, credential_error, read_secret, reads_at_once
-from drivers.front import AsyncClient, AsyncTokenStream, EngineFront, RequestOptions
+from drivers.front import AsyncClient as Client
+from drivers.front import AsyncTokenStream, EngineFront, RequestOptions
 from drivers.front.engine_front import Deployments
 from sansio import (
     Close,
@@ -33,7 +34,7 @@ from sansio import (
 from .client import build_client
 
 
-class RemoteEngine(EngineFront["TokenStream", AsyncClient]):
+class RemoteEngine(EngineFront["TokenStream", Client]):
     """Calls the providers of its deployments. An async context manager; any number of tasks of its loop may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, on the loop. client: who
@@ -46,7 +47,7 @@ class RemoteEngine(EngineFront["TokenStream", AsyncClient]):
         deployments: Deployments,
         *,
         on_notice: Callable[[Notice], None] | None = None,
-        client: AsyncClient | None = None,
+        client: Client | None = None,
     ) -> None:
         super().__init__(deployments, client or build_client(), on_notice)
         self._loop: asyncio.AbstractEventLoop | None = None

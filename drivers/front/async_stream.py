@@ -14,7 +14,7 @@ from typing import Any, Protocol, assert_never
 from sansio import HttpEvent, HttpRequest, InferenceError, RemoteWorker, TokenChunk
 from sansio.worker import Connect, Deliver, Discard, Finish, Park, Post, Raise, Receive, Send
 
-from .engine_front import Client, EngineFront
+from .engine_front import EngineFront, TimedClient
 
 
 class AsyncLine(Protocol):
@@ -48,7 +48,7 @@ class AsyncLine(Protocol):
         ...
 
 
-class AsyncClient(Client, Protocol):
+class AsyncClient(TimedClient, Protocol):
     """Who moves the bytes."""
 
     def line(self) -> AsyncLine:

@@ -56,7 +56,7 @@ class RequestOptions(TypedDict, total=False):
     wait_for_circuit: bool | None
 
 
-class Client(Protocol):
+class TimedClient(Protocol):
     """Who moves the bytes, as far as the engine's timer is concerned. Any thread may ask."""
 
     def deadline(self) -> float | None:
@@ -90,7 +90,7 @@ class FrontCall(Protocol):
 
 
 CallT = TypeVar("CallT", bound=FrontCall)
-ClientT = TypeVar("ClientT", bound=Client)
+ClientT = TypeVar("ClientT", bound=TimedClient)
 
 
 class EngineFront(ABC, Generic[CallT, ClientT]):

@@ -14,7 +14,7 @@ from typing import Protocol, Unpack, assert_never
 
 from drivers.credentials import as_credential, credential_error, read_secret
 from drivers.front import EngineFront, RequestOptions
-from drivers.front.engine_front import Client, Deployments
+from drivers.front.engine_front import Deployments, TimedClient
 from sansio import (
     Close,
     Credential,
@@ -38,7 +38,7 @@ from .client import build_client
 from .interrupts import SHIELD
 
 
-class SyncLine(Protocol):
+class Line(Protocol):
     """One request's use of a connection. For one thread; ``interrupt`` may come from any."""
 
     reused: bool
@@ -69,10 +69,10 @@ class SyncLine(Protocol):
         ...
 
 
-class SyncClient(Client, Protocol):
+class Client(TimedClient, Protocol):
     """Who moves the bytes."""
 
-    def line(self) -> SyncLine:
+    def line(self) -> Line:
         """For one request. Not connected yet."""
         ...
 
@@ -81,7 +81,7 @@ class SyncClient(Client, Protocol):
         ...
 
 
-class RemoteEngine(EngineFront["TokenStream", SyncClient]):
+class RemoteEngine(EngineFront["TokenStream", Client]):
     """Calls the providers of its deployments. A context manager; any number of threads may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, outside the lock, from
@@ -94,7 +94,7 @@ class RemoteEngine(EngineFront["TokenStream", SyncClient]):
         deployments: Deployments,
         *,
         on_notice: Callable[[Notice], None] | None = None,
-        client: SyncClient | None = None,
+        client: Client | None = None,
     ) -> None:
         self._lock = threading.Lock()
         super().__init__(deployments, client or build_client(), on_notice, self._lock, SHIELD)
@@ -209,7 +209,7 @@ class TokenStream:
         self.worker = worker
         self._engine = engine
         self._signal = threading.Event()
-        self._line: SyncLine | None = None
+        self._line: Line | None = None
         self._guard = threading.Lock()  # nobody interrupts a line whose connection has just gone to somebody else
 
     def __enter__(self) -> Iterator[TokenChunk]:

@@ -35,7 +35,7 @@ from sansio import (
 from .client import build_client
 
 
-class TrioClient(AsyncClient, Protocol):
+class Client(AsyncClient, Protocol):
     """Who moves the bytes, on trio."""
 
     def start(self, tasks: trio.Nursery) -> None:
@@ -43,7 +43,7 @@ class TrioClient(AsyncClient, Protocol):
         ...
 
 
-class RemoteEngine(EngineFront["TokenStream", TrioClient]):
+class RemoteEngine(EngineFront["TokenStream", Client]):
     """Calls the providers of its deployments. An async context manager; any number of tasks may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`. client: who
@@ -56,7 +56,7 @@ class RemoteEngine(EngineFront["TokenStream", TrioClient]):
         deployments: Deployments,
         *,
         on_notice: Callable[[Notice], None] | None = None,
-        client: TrioClient | None = None,
+        client: Client | None = None,
     ) -> None:
         super().__init__(deployments, client or build_client(), on_notice)
         self._entered = False
