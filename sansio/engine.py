@@ -20,8 +20,8 @@ from __future__ import annotations
 
 import math
 import random
-from collections.abc import Mapping, Sequence
-from typing import assert_never
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar, TypeAlias, assert_never
 
 from .batch import ExecuteBatch
 from .budget import BudgetRefusal
@@ -66,6 +66,9 @@ from .registry import Registry, Timed
 from .retry import Attempt, Retry
 from .sessions import Sessions
 from .sharing import build_roster
+
+_Taker: TypeAlias = Callable[[Any, Any], None]
+"""A method of `RemoteEngineCore` for one class of event."""
 
 
 class RemoteEngineCore:
@@ -159,17 +162,23 @@ class RemoteEngineCore:
         """Take a fact, run what is due, hand out what is free; returns the orders, to be carried out in sequence.
 
         ``now`` is monotonic seconds, ``unix_now`` Unix seconds. Raises `ValueError` for misuse (a request id in use, an
-        unknown deployment, a clock that is no number), and then nothing has changed.
+        unknown deployment, a clock that is no number, what is no `Event`), and then nothing has changed.
         """
-        if not (math.isfinite(now) and math.isfinite(unix_now)):
+        if not (-math.inf < now < math.inf and -math.inf < unix_now < math.inf):
             raise ValueError(f"now: {now!r} and unix_now: {unix_now!r} must be finite numbers of seconds")
-        self._check(event)
+        fact = self._FACTS.get(event.__class__)
+        if fact is None:
+            raise ValueError(f"event: {event!r} is none of {', '.join(kind.__name__ for kind in self._FACTS)}")
+        check, take = fact
+        if check is not None:
+            check(self, event)
         registry = self._registry
-        registry.now = max(now, registry.now)
+        if now > registry.now:
+            registry.now = now
         registry.unix_now = unix_now
         effects: list[Effect] = []
         registry.effects = effects
-        self._take(event)
+        take(self, event)
         while (due := registry.timers.pop_due(registry.now)) is not None:
             if not self._closed:
                 self._run(due)
@@ -180,48 +189,33 @@ class RemoteEngineCore:
             effects.append(Drained())
         return effects
 
-    def _take(self, event: Event) -> None:
-        match event:
-            case AddRequest():
-                self._submit(event)
-            case AttemptEnded():
-                self._attempt_ended(event)
-            case HeadReceived():
-                self._head_received(event)
-            case Committed():
-                self._committed(event)
-            case Cancel():
-                self._cancel(event.request_id)
-            case SessionReport():
-                self._sessions.reported(event)
-            case RebuildSession() if self._closed:
-                pass
-            case RebuildSession():
-                self._sessions.rebuild(self._lane(event.deployment).session, event.cause)
-            case OverrideCircuit():
-                self._circuits.override(self._lane(event.deployment), event.action, event.duration)
-            case Tick():
-                pass
-            case Drain():
-                self._ending = self._say_drained = True
-            case Close():
-                self._close()
-            case _:
-                assert_never(event)
-
-    def _check(self, event: Event) -> None:
-        if isinstance(event, (AddRequest, RebuildSession, OverrideCircuit)):
-            self._lane(event.deployment)
-        if isinstance(event, AddRequest):
-            self._check_request(event)
-
     def _check_request(self, add: AddRequest) -> None:
+        self._lane(add.deployment)
         if add.request_id in self._registry.requests:
             raise ValueError(f"request_id: {add.request_id} is in use")
         _check_timeout(add.timeout)
-        tokens = (add.estimate.input_tokens, add.estimate.output_tokens)  # from a codec, which may be anybody's
-        if any(type(number) is not int or number < 0 for number in tokens):
-            raise ValueError(f"estimate: {tokens!r} are not whole numbers of at least 0")
+        given, wanted = add.estimate.input_tokens, add.estimate.output_tokens  # from a codec, which may be anybody's
+        if type(given) is not int or type(wanted) is not int or given < 0 or wanted < 0:
+            raise ValueError(f"estimate: {(given, wanted)!r} are not whole numbers of at least 0")
+
+    def _check_deployment(self, event: RebuildSession | OverrideCircuit) -> None:
+        self._lane(event.deployment)
+
+    def _nothing(self, event: Tick) -> None:
+        """What comes due with time does so at every fact."""
+
+    def _rebuild(self, event: RebuildSession) -> None:
+        if not self._closed:
+            self._sessions.rebuild(self._lane(event.deployment).session, event.cause)
+
+    def _session_report(self, event: SessionReport) -> None:
+        self._sessions.reported(event)
+
+    def _override(self, event: OverrideCircuit) -> None:
+        self._circuits.override(self._lane(event.deployment), event.action, event.duration)
+
+    def _drain(self, event: Drain) -> None:
+        self._ending = self._say_drained = True
 
     def _lane(self, deployment: str | None) -> Lane:
         lanes = self._roster.lanes
@@ -273,12 +267,12 @@ class RemoteEngineCore:
 
     def _dispatch(self, group: Group) -> None:
         """Start what can start now, best head first, until the limiter says to wait."""
-        registry = self._registry
+        registry, now = self._registry, self._registry.now
         held_back: set[int] = set()
         registry.timers.set(group, None)
         while (request := self._best_head(group, held_back)) is not None:
             lane = request.lane
-            answer = lane.take(request, self._generation + 1, registry.now, registry.unix_now)
+            answer = lane.take(request, self._generation + 1, now, registry.unix_now)
             self._circuits.follow(lane)
             if isinstance(answer, Lease):
                 self._start(request, answer)
@@ -291,7 +285,7 @@ class RemoteEngineCore:
             elif not self._settle_blocked(request, answer):
                 held_back.add(lane.index)
         for lane in group.lanes:
-            registry.timers.set(lane, lane.deadline(registry.now))
+            registry.timers.set(lane, lane.deadline(now))
 
     def _settle_blocked(self, request: Request, answer: NoCredential | Rejected | LimitExceeded | BudgetRefusal) -> bool:
         """What becomes of a head that cannot start. Returns whether it is over; if not, its lane is held back."""
@@ -326,11 +320,12 @@ class RemoteEngineCore:
 
     def _best_head(self, group: Group, held_back: set[int]) -> Request | None:
         best: Request | None = None
+        now = self._registry.now
         for lane in group.lanes:
             self._expire_queue(lane)
-            if lane.index in held_back or lane.running >= lane.slots(self._registry.now):
+            if lane.running >= lane.slots(now) or lane.index in held_back:
                 continue
-            entry = lane.queue.peek(self._registry.now)
+            entry = lane.queue.peek(now)
             if entry is None:
                 continue
             request = entry.payload
@@ -368,55 +363,54 @@ class RemoteEngineCore:
 
     # ---- facts about an attempt ---------------------------------------------------------------------------------------
 
-    def _running(self, request_id: int, attempt: int) -> tuple[Request, Lease] | None:
-        request = self._registry.requests.get(request_id)
-        if request is None or request.lease is None or request.lease.generation != attempt:
+    def _lease(self, event: HeadReceived | Committed | AttemptEnded) -> Lease | None:
+        """The lease of the attempt that an event is about; ``None`` if that is over: the event is late."""
+        request = self._registry.requests.get(event.request_id)
+        if request is None or (lease := request.lease) is None or lease.generation != event.attempt:
             return None
-        return request, request.lease
+        return lease
 
     def _head_received(self, event: HeadReceived) -> None:
-        running = self._running(event.request_id, event.attempt)
-        if running is None:
+        lease = self._lease(event)
+        if lease is None:
             return
-        request, _ = running
-        self._arm_attempt(request)
-        registry, lane = self._registry, request.lane
+        self._arm_attempt(lease.request)
+        registry, lane = self._registry, lease.lane
         snapshot = lane.exchange_config.codec.rate_limit_snapshot(event.head.headers, registry.unix_now)
         if snapshot is not None:
             lane.group.limiter.observe_headers(snapshot, registry.now)
             registry.touch(lane)  # more may be left than was said before
 
     def _committed(self, event: Committed) -> None:
-        running = self._running(event.request_id, event.attempt)
-        if running is not None:
-            request, lease = running
+        lease = self._lease(event)
+        if lease is not None:
             lease.commit(self._registry.now)
-            self._circuits.lease_ended(request.lane)
+            self._circuits.lease_ended(lease.lane)
 
     def _attempt_ended(self, event: AttemptEnded) -> None:
-        running = self._running(event.request_id, event.attempt)
-        if running is None:
+        lease = self._lease(event)
+        if lease is None:
             self._late_usage(event)
             return
-        request, lease = running
-        registry, lane = self._registry, request.lane
+        registry, lane, request = self._registry, lease.lane, lease.request
+        error, usage = event.error, event.usage
         self._let_go(request)
-        lost_unread = _lost_unread(request, event)
-        if event.error is not None and event.error.counts_as_circuit_failure and not lost_unread:
-            lane.circuit.last_error = event.error
-        refused = (request.exchange is not None and request.exchange.refused) or _unprocessed(event.error)
-        lease.end(event.error, event.usage, event.sent, registry.now, refused=refused, excused=lost_unread)
-        if event.sent and not (refused and event.usage is None):
-            registry.account(lane, event.usage)
+        lost_unread = error is not None and _lost_unread(request, error, event.stale)
+        if error is not None and error.counts_as_circuit_failure and not lost_unread:
+            lane.circuit.last_error = error
+        refused = usage is None and (_unprocessed(error) or (request.exchange is not None and request.exchange.refused))
+        lease.end(error, usage, event.sent, registry.now, refused=refused, excused=lost_unread)
+        if event.sent and not refused:
+            registry.account(lane, usage)
         self._circuits.lease_ended(lane)
-        if event.error is None:
-            if event.usage is not None:
-                lane.outputs.add(event.usage.output_tokens)
+        if error is None:
+            if usage is not None:
+                lane.outputs.add(usage.output_tokens)
             registry.finish(request, None)
         elif lost_unread:
-            self._resend(request, event.error)
+            self._resend(request, error)
         else:
-            self._attempt_failed(request, event.error, lease)
+            self._attempt_failed(request, error, lease)
 
     def _resend(self, request: Request, error: InferenceError) -> None:
         """The connection was lost before the server looked at the request: it goes again at once, over a new one.
@@ -487,14 +481,14 @@ class RemoteEngineCore:
 
     # ---- the end of a request that did not end by itself ------------------------------------------------------------------
 
-    def _cancel(self, request_id: int) -> None:
-        request = self._registry.requests.get(request_id)
+    def _cancel(self, event: Cancel) -> None:
+        request = self._registry.requests.get(event.request_id)
         if request is not None:
             self._release(request, None)
             self._registry.remove(request)
             self._registry.metrics.cancelled += 1
 
-    def _close(self) -> None:
+    def _close(self, event: Close) -> None:
         self._closed = self._ending = self._say_drained = True
         for request in list(self._registry.requests.values()):
             error = EngineClosed("the engine was closed", provider=request.lane.provider)
@@ -562,24 +556,43 @@ class RemoteEngineCore:
             self._registry.timers.set(request, deadline if deadline < look_again else look_again)
 
     def _expire_queue(self, lane: Lane) -> None:
+        due = lane.queue.deadline()
+        if due is None or due > self._registry.now:
+            return
         for entry, error in lane.queue.expire(self._registry.now):
             request = entry.payload
             assert isinstance(request, Request)
             error.provider = lane.provider
             self._registry.finish(request, error.caused_by(request.last_error))
 
+    _FACTS: ClassVar[Mapping[type[Event], tuple[_Taker | None, _Taker]]] = {
+        AddRequest: (_check_request, _submit),
+        Cancel: (None, _cancel),
+        HeadReceived: (None, _head_received),
+        Committed: (None, _committed),
+        AttemptEnded: (None, _attempt_ended),
+        SessionReport: (None, _session_report),
+        RebuildSession: (_check_deployment, _rebuild),
+        OverrideCircuit: (_check_deployment, _override),
+        Tick: (None, _nothing),
+        Drain: (None, _drain),
+        Close: (None, _close),
+    }
+    """What refuses an event before anything has changed, and what takes it. A table and no `match`, which would ask for up
+    to eleven classes in turn; tests/test_engine_lifecycle.py holds it against `Event`."""
 
-def _lost_unread(request: Request, event: AttemptEnded) -> bool:
+
+def _lost_unread(request: Request, error: InferenceError, stale: bool) -> bool:
     """Whether an attempt was lost with its connection before anything can have come of it, for the first time.
 
     On a connection that had been idle the server's close may have crossed the request. That is likely, not certain, so only
     what may be done twice goes again; where the server itself said that it never looked, anything does.
     """
-    if not isinstance(event.error, NetworkError) or event.error.should_retry is False or request.resent:
+    if not isinstance(error, NetworkError) or error.should_retry is False or request.resent:
         return False
     if request.exchange is not None and request.exchange.committed:
         return False
-    return event.error.unprocessed or (event.stale and request.lane.deployment.idempotent)
+    return error.unprocessed or (stale and request.lane.deployment.idempotent)
 
 
 def _unprocessed(error: InferenceError | None) -> bool:

@@ -123,15 +123,13 @@ class Lane:
     session: SessionSlot
     price: Price | None
     budget: BudgetLedger | None
+    max_concurrent: int
+    provider: str
+    """The codec's name for it."""
     requests: dict[int, Request] = field(default_factory=dict[int, Request])
     running: int = 0
     outputs: OutputPercentile = field(default_factory=OutputPercentile)
     """How long answers have been: what to reserve for a request that sets no limit."""
-
-    @property
-    def provider(self) -> str:
-        """The codec's name for the provider."""
-        return self.exchange_config.codec.provider
 
     def deadline(self, now: float) -> float | None:
         """When time alone changes something here: a request runs out of it, or a throttled one has its slot back."""
@@ -143,8 +141,9 @@ class Lane:
 
     def slots(self, now: float) -> int:
         """How many attempts may run: as configured, half of that (never below one) while a throttling budget is exceeded."""
-        slots = self.deployment.served.max_concurrent
-        return max(1, slots // 2) if self.budget is not None and self.budget.throttles(now) else slots
+        if self.budget is not None and self.budget.throttles(now):
+            return max(1, self.max_concurrent // 2)
+        return self.max_concurrent
 
     def estimate(self, add: AddRequest) -> TokenEstimate:
         """What to reserve for a request: its own limit on the output, else the 95th percentile of what came lately, and then
@@ -179,7 +178,7 @@ class Lane:
         if isinstance(grant, Permit):
             reservation = self._reserve_money(request, now)
             if not isinstance(reservation, BudgetRefusal):
-                return Lease(self, generation, snapshot, permit, key_permit, grant, reservation)
+                return Lease(request, self, generation, snapshot, permit, key_permit, grant, reservation)
             self.group.limiter.cancel(grant, False, now)
             refusal = reservation
         else:
@@ -198,6 +197,7 @@ class Lane:
 class Lease:
     """What one attempt holds: a slot, two breaker permits, requests, tokens, concurrency and money, under one generation."""
 
+    request: Request
     lane: Lane
     generation: int
     credential: SessionSnapshot

@@ -9,7 +9,8 @@ it may wait `queue_timeout` for some. Those outside enter in the same order as t
 by `RequestQueue.expire`: an entry that ran out of time is no longer handed out, but it keeps its place in the count until
 `expire` returns it with its error, so nothing is dropped in silence.
 
-Every order here is one `_Heap` with lazy deletion, so each operation is O(log n), amortised.
+Without these two options each class is a `_Row`: whoever comes stands at its end, which costs the same however many wait.
+With one of them, and for deadlines, every order is a `_Heap`. Both delete lazily, so each operation is O(log n), amortised.
 """
 
 from __future__ import annotations
@@ -17,6 +18,7 @@ from __future__ import annotations
 import enum
 import heapq
 import math
+from collections import OrderedDict
 from dataclasses import dataclass, field
 from typing import Final, Generic, TypeVar
 
@@ -112,8 +114,8 @@ class RequestQueue:
         self._now = -math.inf
         self._sequence = 0
         self._places: dict[int, _Place] = {}
-        self._inside = _Line(age_after, fair_tenants)
-        self._outside = _Line(age_after, fair_tenants)
+        self._inside = _line(age_after, fair_tenants)
+        self._outside = _line(age_after, fair_tenants)
         self._deadlines: _Heap[int] = _Heap()
         self._timeouts: _Heap[int] = _Heap()  # one for each entry outside, and for no other
 
@@ -140,7 +142,7 @@ class RequestQueue:
         """
         self._advance(now)
         self._refuse_duplicate(entry)
-        if self.queued < self._capacity:
+        if len(self._places) - len(self._timeouts) < self._capacity:
             self._accept(entry, self._inside)
         elif self._policy is CapacityPolicy.QUEUE and self.waiting_outside < self._capacity:
             self._accept(entry, self._outside)
@@ -172,10 +174,11 @@ class RequestQueue:
         place = self._head(now)
         if place is None:
             return None
-        place.entry.turn = self._inside.serve(place)
+        entry = place.entry
+        entry.turn = self._inside.serve(place)
         self._forget(place)
         self._let_in()
-        return place.entry
+        return entry
 
     def remove(self, request_id: int) -> PriorityRequest | None:
         """Take one entry out wherever it stands (a cancellation), or ``None`` when it is not here."""
@@ -230,14 +233,15 @@ class RequestQueue:
         return None if due is None else due[0]
 
     def _advance(self, now: float) -> float:
-        self._now = max(self._now, now)
+        if now > self._now:
+            self._now = now
         return self._now
 
     def _refuse_duplicate(self, entry: PriorityRequest) -> None:
         if entry.request_id in self._places:
             raise ValueError(f"request_id: {entry.request_id} is queued already")
 
-    def _accept(self, entry: PriorityRequest, line: _Line) -> None:
+    def _accept(self, entry: PriorityRequest, line: _Line | _PlainLine) -> None:
         if entry.sequence < 0:
             entry.sequence, entry.enqueued_at = self._sequence, self._now
             self._sequence += 1
@@ -247,16 +251,20 @@ class RequestQueue:
         line.add(place, self._now)
 
     def _forget(self, place: _Place) -> None:
-        request_id = place.entry.request_id
-        del self._places[request_id]
+        entry = place.entry
+        del self._places[entry.request_id]
         if place.line is not None:
             place.line.discard(place)
-        self._deadlines.discard(request_id)
-        self._timeouts.discard(request_id)
+        if entry.deadline is not None:
+            self._deadlines.discard(entry.request_id)
+        if self._timeouts:
+            self._timeouts.discard(entry.request_id)
 
     def _next_due(self) -> tuple[float, int, int] | None:
-        dues = [due for due in (self._deadlines.first(), self._timeouts.first()) if due is not None]
-        return min(dues, default=None)
+        if not self._timeouts:  # asked at every fact, and mostly nobody waits outside
+            return self._deadlines.first()
+        deadline, timeout = self._deadlines.first(), self._timeouts.first()
+        return timeout if deadline is None or (timeout is not None and timeout < deadline) else deadline
 
     def _head(self, now: float) -> _Place | None:
         now = self._advance(now)
@@ -288,8 +296,79 @@ class _Place:
 
     def __init__(self, entry: PriorityRequest) -> None:
         self.entry = entry
-        self.level = int(entry.priority)
-        self.line: _Line | None = None
+        self.level: int = entry.priority
+        self.line: _Line | _PlainLine | None = None
+
+
+class _PlainLine:
+    """Places in order: by class, then by sequence. What a `_Line` is without ageing and without fairness."""
+
+    __slots__ = ("_rows",)
+
+    def __init__(self) -> None:
+        self._rows = tuple(_Row() for _ in Priority)
+
+    def add(self, place: _Place, now: float) -> None:
+        """Stand in line."""
+        place.line = self
+        self._rows[place.level].add(place)
+
+    def first(self, now: float) -> _Place | None:
+        """Who is next."""
+        for level in _HIGHEST_FIRST:
+            row = self._rows[level]
+            if row.new or row.back:
+                return row.first()
+        return None
+
+    def serve(self, place: _Place) -> float:
+        """Leave the line, being next. There are no turns here."""
+        self.discard(place)
+        return math.inf
+
+    def discard(self, place: _Place) -> None:
+        """Leave the line."""
+        place.line = None
+        self._rows[place.level].discard(place.entry.request_id)
+
+
+class _Row:
+    """The places of one class, by sequence.
+
+    Whoever comes for the first time has the highest sequence so far, and stands at the end of ``new``. Who comes back has a
+    lower one, and stands apart; the first of all is the first of one of the two.
+    """
+
+    __slots__ = ("_highest", "_ranks", "back", "new")
+
+    def __init__(self) -> None:
+        self.new: OrderedDict[int, _Place] = OrderedDict()
+        self.back: dict[int, _Place] = {}
+        self._ranks: _Heap[int] = _Heap()  # of those who came back
+        self._highest = -1
+
+    def add(self, place: _Place) -> None:
+        entry = place.entry
+        if entry.sequence > self._highest:
+            self._highest = entry.sequence
+            self.new[entry.request_id] = place
+        else:
+            self.back[entry.request_id] = place
+            self._ranks.add(entry.request_id, entry.sequence)
+
+    def first(self) -> _Place:
+        """Who is next, of at least one."""
+        new = next(iter(self.new.values()), None)
+        returned = self._ranks.first()
+        if returned is None or (new is not None and new.entry.sequence < returned[0]):
+            assert new is not None, "somebody stands here"
+            return new
+        return self.back[returned[2]]
+
+    def discard(self, request_id: int) -> None:
+        if self.new.pop(request_id, None) is None:
+            del self.back[request_id]
+            self._ranks.discard(request_id)
 
 
 class _Line:
@@ -423,6 +502,10 @@ class _Heap(Generic[_Key]):
         if self._living.pop(key, None) is not None and len(self._items) > 2 * len(self._living) + 16:
             self._items = list(self._living.values())
             heapq.heapify(self._items)
+
+
+def _line(age_after: float | None, fair: bool) -> _Line | _PlainLine:
+    return _Line(age_after, fair) if fair or age_after is not None else _PlainLine()
 
 
 def _passed(deadline: float | None, now: float) -> bool:

@@ -98,6 +98,8 @@ def build_roster(config: RemoteEngineConfig, fingerprints: Mapping[str, str], rn
             session=sessions[session_key],
             price=deployment.price_of_model,
             budget=None if deployment.spending is None else BudgetLedger(deployment.spending),
+            max_concurrent=serving.max_concurrent,
+            provider=codec.provider,
         )
         roster.lanes[deployment.name] = lane
         for shared in (lane.group, lane.circuit, lane.key_circuit, lane.session):

@@ -2,11 +2,15 @@
 
 from __future__ import annotations
 
+import typing
+from typing import Any
+
 import pytest
 from engine_harness import USAGE, Rig, deployment
 
 from sansio.batch import TokenUsage
 from sansio.circuit_breaker import CircuitState
+from sansio.engine import RemoteEngineCore
 from sansio.errors import BadRequest, EngineClosed, NetworkError, ServerError, Unauthorized
 from sansio.events import (
     AbortAttempt,
@@ -15,6 +19,7 @@ from sansio.events import (
     CircuitAction,
     Committed,
     Complete,
+    Event,
     HeadReceived,
     OverrideCircuit,
     RebuildSession,
@@ -50,6 +55,25 @@ def levels(rig: Rig) -> tuple[int, int, int]:
     snapshot = rig.engine.limiter_snapshot(rig.now)
     assert snapshot.requests is not None and snapshot.tokens is not None
     return snapshot.requests.used, snapshot.tokens.used, snapshot.in_flight
+
+
+# Facts.
+
+
+def test_every_event_has_its_taker_and_nothing_else_has() -> None:
+    assert set(RemoteEngineCore._FACTS) == set(typing.get_args(Event))
+
+
+@pytest.mark.parametrize("event", [None, "Tick", Complete(1, None)])
+def test_what_is_no_event_is_misuse_and_changes_nothing(event: Any) -> None:
+    rig = Rig()
+    rig.now += 5.0
+    with pytest.raises(ValueError, match=r"event: .* is none of AddRequest, Cancel, HeadReceived"):
+        rig.tell(event)
+    assert rig.engine.deadline() is None
+    rig.now -= 5.0
+    rig.submit(1, timeout=20.0)  # at the time before: the clock was not read
+    assert rig.started[1].exchange.deadline == rig.now + 20.0
 
 
 # Cancelling.

@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import math
 import tracemalloc
+import weakref
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -281,6 +282,54 @@ def test_drain_takes_out_everything_in_the_order_of_acceptance() -> None:
     assert (len(queue), queue.queued, queue.waiting_outside, queue.deadline()) == (0, 0, 0, None)
     assert queue.drain() == []
     assert popped(filled(queue, entry(5, CRITICAL), now=4.0), 4.0) == [5]
+
+
+# Coming back
+
+
+def test_who_comes_back_stands_where_it_stood() -> None:
+    entries = [entry(n) for n in range(1, 6)]
+    queue = filled(RequestQueue(), *entries)
+    assert popped(queue) == [1, 2, 3, 4, 5]
+    for back in (3, 1, 5):
+        queue.requeue(entries[back - 1], 0.0)
+    filled(queue, entry(6))
+    queue.requeue(entries[3], 0.0)
+    assert queue.remove(3) is not None
+    assert popped(queue) == [1, 4, 5, 6]
+    assert len(queue) == 0
+
+
+def test_and_in_front_of_those_who_came_since_whatever_is_taken_out_between_them() -> None:
+    first, second = entry(1), entry(2)
+    queue = filled(RequestQueue(), first, second)
+    assert popped(queue) == [1, 2]
+    filled(queue, entry(3), entry(4))
+    queue.requeue(second, 0.0)
+    queue.requeue(first, 0.0)
+    for gone in (3, 1):
+        assert queue.remove(gone) is not None
+    assert popped(queue) == [2, 4]
+
+
+def test_nothing_that_was_taken_out_is_held_on_to() -> None:
+    """A payload is a whole request: a storm of cancellations must not keep them until the others have left."""
+
+    class Payload:
+        pass
+
+    queue = RequestQueue()
+    alive: weakref.WeakSet[Payload] = weakref.WeakSet()
+    for n in range(100):
+        payload = Payload()
+        alive.add(payload)
+        queue.push(PriorityRequest(n, payload=payload), 0.0)
+    del payload
+    for n in range(10, 100):
+        queue.remove(n)
+    for _ in range(5):
+        queue.pop(0.0)
+    assert len(alive) == 5
 
 
 # Ageing
