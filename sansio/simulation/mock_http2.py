@@ -51,7 +51,9 @@ _DATA: Final = 0
 _GOAWAY: Final = 7
 _MAX_UNREAD_BYTES: Final = 1_048_576
 """So much may lie here for a client that makes us talk (pings, settings) and does not read."""
-_OF_THE_CONNECTION: Final = frozenset({b"connection", b"keep-alive", b"proxy-connection", b"transfer-encoding", b"upgrade"})
+_OF_THE_CONNECTION: Final = frozenset(
+    {b"connection", b"keep-alive", b"proxy-connection", b"te", b"transfer-encoding", b"upgrade"}
+)
 """Header fields that HTTP/2 does not have (RFC 9113, section 8.2.2)."""
 
 _Fields = list[tuple[bytes, bytes]]
@@ -111,10 +113,10 @@ class MockHttp2:
             for frame in self._frames():
                 for event in self._h2.receive_data(frame):
                     self._take(event)
-        except ProtocolError:  # h2 has its GOAWAY ready
+                self._collect()  # at once, because h2 forgets it over a GOAWAY
+        except ProtocolError:  # h2 has a GOAWAY ready, unless not even the preface was HTTP/2
             self._collect()
             self._shut(Close(), "cut_off")
-        self._collect()
         if len(self._out) > _MAX_UNREAD_BYTES:
             self._shut(Reset(), "cut_off")
 
