@@ -27,6 +27,8 @@ class Circuits:
     def refusal(self, request: Request, cause: InferenceError | None = None) -> CircuitOpen | None:
         """Why this request is not let through and does not wait either; ``None`` if it is, or if it waits."""
         lane = request.lane
+        if _undisturbed(lane):
+            return None
         for circuit in (lane.circuit, lane.key_circuit):
             rejection = self._rejection(circuit)
             if rejection is not None and not self.may_wait(request, circuit, rejection):
@@ -163,5 +165,5 @@ class Circuits:
 
 
 def _undisturbed(lane: Lane) -> bool:
-    """Whether there is nothing to do about either circuit: nearly always, and asked three times for each attempt."""
+    """Whether neither circuit is anything to look at: nearly always, and asked several times for each attempt."""
     return lane.circuit.breaker.undisturbed and lane.key_circuit.breaker.undisturbed

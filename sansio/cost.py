@@ -60,6 +60,8 @@ def estimate_cost(estimate: TokenEstimate, price: Price | None) -> CostEstimate:
 def _usd(usage: TokenUsage, price: Price) -> float:
     """Cached and written parts of the input at their own prices; never more of them than there is input."""
     now = price.at(usage.input_tokens)
+    if not (usage.cached_input_tokens or usage.cache_write_tokens):
+        return (usage.input_tokens * now.input + usage.output_tokens * now.output) / _PER_MILLION
     cached = min(usage.cached_input_tokens, usage.input_tokens)
     written = min(usage.cache_write_tokens, usage.input_tokens - cached)
     total = (
@@ -146,12 +148,16 @@ class CostLedger:
         before = entry.cost
         if before is not None and _RANK[cost.provenance] <= _RANK[before.provenance]:
             return False
-        account = self._accounts.setdefault((entry.deployment, entry.model), _Account())
+        account = self._account(entry.deployment, entry.model)
         if before is not None:
             account.add(before, entry.usage, -1)
         account.add(cost, usage, 1)
         entry.cost, entry.usage = cost, usage
         return True
+
+    def count(self, deployment: str, model: str, cost: CostEstimate, usage: TokenUsage | None = None) -> None:
+        """Count an attempt of which nothing better will be known: no entry of it is kept."""
+        self._account(deployment, model).add(cost, usage, 1)
 
     def totals(self, deployment: str | None = None, model: str | None = None) -> CostTotals:
         """The sum over all attempts, or those of one deployment, one model, or both."""
@@ -172,3 +178,9 @@ class CostLedger:
     def by_deployment_and_model(self) -> dict[tuple[str, str], CostTotals]:
         """The sums apart, in order of name."""
         return {key: self.totals(*key) for key in sorted(self._accounts)}
+
+    def _account(self, deployment: str, model: str) -> _Account:
+        account = self._accounts.get((deployment, model))
+        if account is None:
+            account = self._accounts[deployment, model] = _Account()
+        return account

@@ -270,6 +270,8 @@ class RemoteEngineCore:
         registry, now = self._registry, self._registry.now
         held_back: set[int] = set()
         registry.timers.set(group, None)
+        for lane in group.lanes:
+            self._expire_queue(lane)
         while (request := self._best_head(group, held_back)) is not None:
             lane = request.lane
             answer = lane.take(request, self._generation + 1, now, registry.unix_now)
@@ -322,7 +324,6 @@ class RemoteEngineCore:
         best: Request | None = None
         now = self._registry.now
         for lane in group.lanes:
-            self._expire_queue(lane)
             if lane.running >= lane.slots(now) or lane.index in held_back:
                 continue
             entry = lane.queue.peek(now)

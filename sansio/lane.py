@@ -13,13 +13,13 @@ from __future__ import annotations
 import enum
 import math
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import Final, TypeAlias
 
 from .batch import TokenEstimate, TokenUsage
 from .budget import BudgetLedger, BudgetRefusal, BudgetReservation, OutputPercentile
 from .circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejection, Outcome
 from .cost import cost_of, estimate_cost
-from .deployment import Deployment, OpenCircuitPolicy
+from .deployment import Deployment
 from .errors import InferenceError, LimitExceeded
 from .events import AddRequest
 from .exchange import Exchange, ExchangeConfig
@@ -40,6 +40,13 @@ class RequestState(enum.Enum):
     RUNNING = "running"
 
 
+# Looking up a member of an enumeration by name costs as much as a call (CPython 3.11).
+_QUEUED: Final = RequestState.QUEUED
+_SUCCESS: Final = Outcome.SUCCESS
+_FAILURE: Final = Outcome.FAILURE
+_IGNORED: Final = Outcome.IGNORED
+
+
 class Request:
     """One accepted request, from its submission to its terminal outcome."""
 
@@ -54,10 +61,9 @@ class Request:
         self.order = order
         self.estimate = lane.estimate(add)
         self.deadline: float | None = None if add.timeout is None else now + add.timeout
-        wait = add.wait_for_circuit
-        self.waits_for_circuit = lane.deployment.served.on_circuit_open is OpenCircuitPolicy.WAIT if wait is None else wait
+        self.waits_for_circuit = lane.waits_for_circuit if add.wait_for_circuit is None else add.wait_for_circuit
         self.entry = PriorityRequest(add.request_id, add.priority, add.tenant, self.deadline, payload=self)
-        self.state = RequestState.QUEUED
+        self.state = _QUEUED
         self.attempts = 0
         self.refreshed = False
         """Whether it was sent again with a new credential; once."""
@@ -124,6 +130,7 @@ class Lane:
     price: Price | None
     budget: BudgetLedger | None
     max_concurrent: int
+    waits_for_circuit: bool
     provider: str
     """The codec's name for it."""
     requests: dict[int, Request] = field(default_factory=dict[int, Request])
@@ -170,7 +177,7 @@ class Lane:
             return Rejected(self.circuit, permit)
         key_permit = self.key_circuit.breaker.acquire(now)
         if isinstance(key_permit, CircuitRejection):
-            self.circuit.breaker.record(permit, Outcome.IGNORED, now)
+            self.circuit.breaker.record(permit, _IGNORED, now)
             return Rejected(self.key_circuit, key_permit)
         estimate = request.estimate
         grant = self.group.limiter.reserve(1, estimate.input_tokens, estimate.output_tokens, now)
@@ -183,8 +190,8 @@ class Lane:
             refusal = reservation
         else:
             refusal = grant
-        self.circuit.breaker.record(permit, Outcome.IGNORED, now)
-        self.key_circuit.breaker.record(key_permit, Outcome.IGNORED, now)
+        self.circuit.breaker.record(permit, _IGNORED, now)
+        self.key_circuit.breaker.record(key_permit, _IGNORED, now)
         return refusal
 
     def _reserve_money(self, request: Request, now: float) -> BudgetReservation | BudgetRefusal | None:
@@ -211,9 +218,10 @@ class Lease:
 
     def commit(self, now: float) -> None:
         """The commit point: a probe has proven its circuits healthy, however long its stream goes on."""
-        for circuit, permit in ((self.lane.circuit, self.permit), (self.lane.key_circuit, self.key_permit)):
-            if permit.probe:
-                circuit.breaker.record(permit, Outcome.SUCCESS, now)
+        if self.permit.probe:
+            self.lane.circuit.breaker.record(self.permit, _SUCCESS, now)
+        if self.key_permit.probe:
+            self.lane.key_circuit.breaker.record(self.key_permit, _SUCCESS, now)
 
     def end(
         self,
@@ -234,9 +242,9 @@ class Lease:
             return
         self.ended = True
         counts = error is not None and error.counts_as_circuit_failure and not excused
-        failed = Outcome.FAILURE if counts else Outcome.IGNORED
-        self.lane.circuit.breaker.record(self.permit, Outcome.SUCCESS if error is None else failed, now)
-        self.lane.key_circuit.breaker.record(self.key_permit, Outcome.SUCCESS if error is None else Outcome.IGNORED, now)
+        failed = _FAILURE if counts else _IGNORED
+        self.lane.circuit.breaker.record(self.permit, _SUCCESS if error is None else failed, now)
+        self.lane.key_circuit.breaker.record(self.key_permit, _SUCCESS if error is None else _IGNORED, now)
         if sent:
             self.account(usage, now, refused=refused)
         else:
@@ -248,8 +256,8 @@ class Lease:
         if self.ended:
             return
         self.ended = self.cancelled = True
-        self.lane.circuit.breaker.record(self.permit, Outcome.IGNORED, now)
-        self.lane.key_circuit.breaker.record(self.key_permit, Outcome.IGNORED, now)
+        self.lane.circuit.breaker.record(self.permit, _IGNORED, now)
+        self.lane.key_circuit.breaker.record(self.key_permit, _IGNORED, now)
         if sent:
             self.lane.group.limiter.cancel(self.grant, True, now)
         else:
@@ -261,7 +269,10 @@ class Lease:
             return
         self.accounted = True
         limiter = self.lane.group.limiter
-        (limiter.report_usage if self.cancelled else limiter.settle)(self.grant, usage, now)
+        if self.cancelled:
+            limiter.report_usage(self.grant, usage, now)
+        else:
+            limiter.settle(self.grant, usage, now)
         if self.reservation is not None and self.lane.budget is not None:
             spent = 0.0 if refused and usage is None else self._spent(usage, self.reservation)
             self.lane.budget.settle(self.reservation, spent, now)

@@ -4,8 +4,33 @@ from __future__ import annotations
 
 from dataclasses import dataclass, field
 
-from .batch import TokenUsage
+from .batch import Provenance, TokenUsage
 from .cost import CostTotals
+
+
+class UsageSum:
+    """Usages, added up. Exact where all of them were; a lower bound otherwise."""
+
+    __slots__ = ("_cache_write", "_cached", "_exact", "_input", "_output", "_reasoning")
+
+    def __init__(self) -> None:
+        self._input = self._output = self._cached = self._cache_write = self._reasoning = 0
+        self._exact = True
+
+    def add(self, usage: TokenUsage) -> None:
+        """One more. Plain numbers: a `TokenUsage` for every sum would cost more than all of them."""
+        self._input += usage.input_tokens
+        self._output += usage.output_tokens
+        self._cached += usage.cached_input_tokens
+        self._cache_write += usage.cache_write_tokens
+        self._reasoning += usage.reasoning_tokens
+        if usage.provenance != "exact":
+            self._exact = False
+
+    def value(self) -> TokenUsage:
+        """The sum."""
+        provenance: Provenance = "exact" if self._exact else "lower_bound"
+        return TokenUsage(self._input, self._output, self._cached, self._cache_write, self._reasoning, provenance)
 
 
 @dataclass(slots=True)

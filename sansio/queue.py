@@ -142,7 +142,7 @@ class RequestQueue:
         """
         self._advance(now)
         self._refuse_duplicate(entry)
-        if len(self._places) - len(self._timeouts) < self._capacity:
+        if len(self._places) - len(self._timeouts.living) < self._capacity:
             self._accept(entry, self._inside)
         elif self._policy is CapacityPolicy.QUEUE and self.waiting_outside < self._capacity:
             self._accept(entry, self._outside)
@@ -257,12 +257,12 @@ class RequestQueue:
             place.line.discard(place)
         if entry.deadline is not None:
             self._deadlines.discard(entry.request_id)
-        if self._timeouts:
+        if self._timeouts.living:
             self._timeouts.discard(entry.request_id)
 
     def _next_due(self) -> tuple[float, int, int] | None:
-        if not self._timeouts:  # asked at every fact, and mostly nobody waits outside
-            return self._deadlines.first()
+        if not self._timeouts.living:  # asked at every fact, and mostly nobody waits outside
+            return self._deadlines.first() if self._deadlines.living else None
         deadline, timeout = self._deadlines.first(), self._timeouts.first()
         return timeout if deadline is None or (timeout is not None and timeout < deadline) else deadline
 
@@ -276,7 +276,7 @@ class RequestQueue:
 
     def _let_in(self) -> None:
         """Fill the room that appeared with those outside, in order; never with one that waited too long already."""
-        while self._timeouts and self.queued < self._capacity:
+        while self._timeouts.living and self.queued < self._capacity:
             place = self._outside.first(self._now)
             if place is None:
                 break
@@ -359,7 +359,7 @@ class _Row:
     def first(self) -> _Place:
         """Who is next, of at least one."""
         new = next(iter(self.new.values()), None)
-        returned = self._ranks.first()
+        returned = self._ranks.first() if self.back else None
         if returned is None or (new is not None and new.entry.sequence < returned[0]):
             assert new is not None, "somebody stands here"
             return new
@@ -471,36 +471,36 @@ class _Heap(Generic[_Key]):
     what is in it.
     """
 
-    __slots__ = ("_items", "_living")
+    __slots__ = ("_items", "living")
 
     def __init__(self) -> None:
         self._items: list[tuple[float, int, _Key]] = []
-        self._living: dict[_Key, tuple[float, int, _Key]] = {}
+        self.living: dict[_Key, tuple[float, int, _Key]] = {}
 
     def __len__(self) -> int:
-        return len(self._living)
+        return len(self.living)
 
     def __contains__(self, key: _Key) -> bool:
-        return key in self._living
+        return key in self.living
 
     def add(self, key: _Key, rank: float, sequence: int = 0) -> None:
-        item = self._living[key] = (rank, sequence, key)
+        item = self.living[key] = (rank, sequence, key)
         heapq.heappush(self._items, item)
 
     def rank(self, key: _Key) -> float:
-        return self._living[key][0]
+        return self.living[key][0]
 
     def first(self) -> tuple[float, int, _Key] | None:
         while self._items:
             item = self._items[0]
-            if self._living.get(item[2]) is item:
+            if self.living.get(item[2]) is item:
                 return item
             heapq.heappop(self._items)
         return None
 
     def discard(self, key: _Key) -> None:
-        if self._living.pop(key, None) is not None and len(self._items) > 2 * len(self._living) + 16:
-            self._items = list(self._living.values())
+        if self.living.pop(key, None) is not None and len(self._items) > 2 * len(self.living) + 16:
+            self._items = list(self.living.values())
             heapq.heapify(self._items)
 
 

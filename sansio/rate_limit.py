@@ -231,7 +231,14 @@ class RateLimiter:
 
     def never_fits(self, requests: int, input_tokens: int, output_tokens: int) -> LimitExceeded | None:
         """Why a request of this cost can never be granted, for who wants to know before it is queued. ``None``: it can."""
-        return next(self._too_small((requests, input_tokens + output_tokens, input_tokens, output_tokens)), None)
+        costs = (requests, input_tokens + output_tokens, input_tokens, output_tokens)
+        for dimension in self._dimensions:
+            if costs[dimension.kind] > dimension.ledger.limit:
+                break
+        else:  # nearly always: the refusals are built only where there is one
+            if requests <= self._concurrent:
+                return None
+        return next(self._too_small(costs))
 
     def settle(self, permit: Permit, actual: TokenUsage | None, now: float) -> None:
         """The request is over and used ``actual``: free its place and let its charges say what it used.

@@ -15,7 +15,7 @@ from .cost import CostLedger, cost_of
 from .errors import InferenceError
 from .events import Complete, Effect, Notice, NoticeKind
 from .lane import Circuit, Group, Lane, Lease, Request, RequestState, SessionSlot
-from .metrics import EngineMetrics
+from .metrics import EngineMetrics, UsageSum
 from .timers import Timers
 
 Timed: TypeAlias = Request | Lane | Group | Circuit | SessionSlot
@@ -27,13 +27,14 @@ _QUEUED, _RUNNING = RequestState.QUEUED, RequestState.RUNNING
 class Registry:
     """What the parts of one engine share. Its attributes are theirs to read; changes go through its methods."""
 
-    __slots__ = ("costs", "dirty", "effects", "metrics", "now", "requests", "timers", "unix_now", "unreported")
+    __slots__ = ("costs", "dirty", "effects", "metrics", "now", "requests", "timers", "unix_now", "unreported", "usage")
 
     def __init__(self) -> None:
         self.now = -math.inf
         self.unix_now = 0.0
         self.effects: list[Effect] = []
         self.metrics = EngineMetrics()
+        self.usage = UsageSum()
         self.costs = CostLedger()
         self.timers: Timers[Timed] = Timers()
         self.requests: dict[int, Request] = {}
@@ -112,21 +113,12 @@ class Registry:
 
     def account(self, lane: Lane, usage: TokenUsage | None) -> None:
         """Count what one attempt used and cost; unknown is counted as unknown."""
-        metrics = self.metrics
-        entry = self.costs.open(lane.deployment.name, lane.deployment.model)
-        self.costs.record(entry, cost_of(usage, lane.price), usage)
+        deployment = lane.deployment
+        self.costs.count(deployment.name, deployment.model, cost_of(usage, lane.price), usage)
         if usage is None:
-            metrics.unknown_usage += 1
-            return
-        total = metrics.usage
-        metrics.usage = TokenUsage(
-            total.input_tokens + usage.input_tokens,
-            total.output_tokens + usage.output_tokens,
-            total.cached_input_tokens + usage.cached_input_tokens,
-            total.cache_write_tokens + usage.cache_write_tokens,
-            total.reasoning_tokens + usage.reasoning_tokens,
-            "exact" if total.provenance == usage.provenance == "exact" else "lower_bound",
-        )
+            self.metrics.unknown_usage += 1
+        else:
+            self.usage.add(usage)
 
     def snapshot(self) -> EngineMetrics:
         """A copy of all counts."""
@@ -136,6 +128,7 @@ class Registry:
             retries=dict(self.metrics.retries),
             failures=dict(self.metrics.failures),
             circuit_transitions=dict(self.metrics.circuit_transitions),
+            usage=self.usage.value(),
             cost_usd=totals.usd,
             unknown_cost=totals.unknown,
             costs=self.costs.by_deployment_and_model(),

@@ -141,10 +141,11 @@ class RemoteSession:
         ``None`` while there is none, it is known to be expired, or the provider refused it and it is being rebuilt. What a
         running attempt carries is not affected.
         """
-        now = self._look(now, unix_now)
-        if self._refused_at is not None or (self._lifetime is not None and now >= self._lifetime.expires_at):
+        if self._lifetime is None:  # it does not expire, so the wall clock has nothing to say
+            self._advance(now)
+        elif self._look(now, unix_now) >= self._lifetime.expires_at:
             return None
-        return self._snapshot
+        return self._snapshot if self._refused_at is None else None
 
     def wants_refresh(self, now: float, unix_now: float) -> SessionRebuildCause | None:
         """Why a refresh should be ordered now, or ``None``: not needed, one is in flight, or the last failure backs off.
@@ -268,7 +269,8 @@ class RemoteSession:
         return wishes
 
     def _advance(self, now: float) -> float:
-        self._now = max(self._now, now)
+        if now > self._now:
+            self._now = now
         return self._now
 
     def _look(self, now: float, unix_now: float) -> float:

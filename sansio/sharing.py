@@ -14,7 +14,7 @@ from typing import TypeVar
 
 from .budget import BudgetLedger
 from .circuit_breaker import CircuitBreaker, CircuitBreakerConfig
-from .deployment import Deployment, RemoteEngineConfig
+from .deployment import Deployment, OpenCircuitPolicy, RemoteEngineConfig
 from .exchange import ExchangeConfig
 from .lane import Circuit, Group, Lane, SessionSlot
 from .queue import RequestQueue
@@ -99,6 +99,7 @@ def build_roster(config: RemoteEngineConfig, fingerprints: Mapping[str, str], rn
             price=deployment.price_of_model,
             budget=None if deployment.spending is None else BudgetLedger(deployment.spending),
             max_concurrent=serving.max_concurrent,
+            waits_for_circuit=serving.on_circuit_open is OpenCircuitPolicy.WAIT,
             provider=codec.provider,
         )
         roster.lanes[deployment.name] = lane

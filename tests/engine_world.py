@@ -441,7 +441,7 @@ class World:
             for circuit in self.circuits:
                 circuit.probes.pop(committed, None)
         for lane in self.lanes.values():  # who stands outside of a full queue is not in line yet
-            self.outside.update(lane.queue._timeouts._living)
+            self.outside.update(lane.queue._timeouts.living)
             full = lane.queue.queued >= lane.deployment.served.queue_capacity
             if asked is not None and asked.lane == lane.deployment.name and full:
                 self.outside.add(asked.id)
