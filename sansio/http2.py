@@ -22,14 +22,14 @@ from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
 from .errors import InferenceError, NetworkError, ProtocolError
-from .http import END, SENSITIVE_HEADERS, EndOfResponse, HttpEvent, HttpRequest, ResponseHead
-from .http_checks import MAX_HEAD_BYTES, authority, coded, content_length, too_large
+from .http import END, EndOfResponse, HttpEvent, HttpRequest, ResponseHead
+from .http2_fields import malformed, request_fields, response_head
+from .http_checks import MAX_HEAD_BYTES, coded, too_large
 from .scrub import excerpt
 
 if TYPE_CHECKING:
     from h2.config import H2Configuration
     from h2.connection import H2Connection
-    from hpack import HeaderTuple
     from hpack.struct import Header
 
 STREAM_WINDOW = 256 * 1024
@@ -41,9 +41,8 @@ MAX_STREAMS = 100
 _CONNECTION_WINDOW = 1024 * 1024  # credited on receipt, so it bounds what is on the way, not what is kept
 _DEFAULT_WINDOW = 65_535
 _MAX_FRAME = 16_384  # what SETTINGS_MAX_FRAME_SIZE starts with, in both directions; nothing here changes it
-_MAX_BLOCK_BYTES = 4 * MAX_HEAD_BYTES  # a header block beyond this is not even decoded: that breaks the connection
+_MAX_BLOCK_BYTES = 2 * MAX_HEAD_BYTES  # a header block beyond this is not even decoded: that breaks the connection
 _MAX_ANSWERS_BYTES = 64 * 1024  # what a peer may make us say without reading it
-_MAX_SETTINGS = 1000  # frames of SETTINGS in the life of a connection
 _MAX_TABLE = 4096  # of our header compression: it is searched entry by entry
 _MAX_OUTGOING_BYTES = 64 * 1024  # of bodies, in one piece of `outgoing`
 _LAST_ID = 2**31 - 1
@@ -52,11 +51,6 @@ _HEADER = struct.Struct("!HBBBL")  # a frame's: length in 24 bits, type, flags, 
 _GOAWAY = struct.Struct("!LL")
 _SETTING = struct.Struct("!HL")
 _WINDOW_UPDATE = struct.Struct("!HBBBLL")
-
-_HOP_BY_HOP = frozenset(
-    {"connection", "content-length", "host", "keep-alive", "proxy-connection", "te", "transfer-encoding", "upgrade"}
-)
-"""Not sent: they speak of an HTTP/1.1 connection (RFC 9113, section 8.2.2) or are written here."""
 
 
 class _Frame(enum.IntEnum):
@@ -124,7 +118,7 @@ class Http2Connection:
 
     __slots__ = (
         "_answers_bytes", "_awaits", "_block_bytes", "_broken", "_farewell", "_h2", "_need", "_news", "_next_id", "_open",
-        "_out", "_peer_limit", "_rest", "_settings_seen", "_streams", "_uncredited", "_uploads", "_usable",
+        "_out", "_peer_limit", "_rest", "_streams", "_uncredited", "_uploads", "_usable",
     )  # fmt: skip
 
     def __init__(self) -> None:
@@ -140,7 +134,6 @@ class Http2Connection:
         self._usable = True
         self._broken = False  # nothing is read any more
         self._farewell = ""  # what the peer's GOAWAY said
-        self._settings_seen = 0
         self._awaits: _Frame | None = _Frame.SETTINGS  # the only frame that may come next; None: any
         self._block_bytes = 0  # of the header block that is under way
         self._rest = bytearray()  # the beginning of a frame
@@ -167,14 +160,17 @@ class Http2Connection:
         return self._open
 
     def send(self, request: HttpRequest) -> int:
-        """Open a stream for ``request`` and give its id. Raises `RuntimeError` while `capacity` is 0.
+        """Open a stream for ``request`` and give its id.
 
+        Raises `RuntimeError` while `capacity` is 0, `ValueError` for ``CONNECT``: what follows its answer is not HTTP.
         The body follows in `outgoing` as the peer's windows let it, the streams taking turns frame by frame.
         """
         if not self.capacity:
             raise RuntimeError("this connection cannot carry another request")
+        if request.method == "CONNECT":
+            raise ValueError("method: CONNECT asks for a tunnel, and this connection is none")
         stream = _Stream(self._next_id, request)
-        self._h2.send_headers(stream.id, _request_fields(request), end_stream=not request.body)
+        self._h2.send_headers(stream.id, request_fields(request), end_stream=not request.body)
         self._flush()
         self._next_id += 2
         self._streams[stream.id] = stream
@@ -318,14 +314,13 @@ class Http2Connection:
                 self._go_away(frame[_HEADER.size :])
                 return
             if kind == _Frame.SETTINGS:
-                self._settings_seen += 1
                 self._awaits = None
                 frame = frame if flags & _ACK else self._sane_settings(frame)
         if kind in (_Frame.HEADERS, _Frame.CONTINUATION):
             self._awaits = None if flags & _END_HEADERS else _Frame.CONTINUATION
             self._block_bytes += len(frame)
-        if self._block_bytes > _MAX_BLOCK_BYTES or self._settings_seen > _MAX_SETTINGS:
-            self._fail(_Code.ENHANCE_YOUR_CALM, "a flood of headers or settings")
+        if self._block_bytes > _MAX_BLOCK_BYTES:
+            self._fail(_Code.ENHANCE_YOUR_CALM, "a head without an end")
             return
         if self._awaits is None:
             self._block_bytes = 0
@@ -373,33 +368,40 @@ class Http2Connection:
             if isinstance(event, ResponseReceived):
                 self._begin_response(self._streams[event.stream_id], event.headers, ended=event.stream_ended is not None)
             elif isinstance(event, TrailersReceived):
-                self._complete(self._streams[event.stream_id])
+                self._take_trailers(self._streams[event.stream_id], event.headers)
             elif isinstance(event, StreamReset):
                 self._was_reset(self._streams[event.stream_id], int(event.error_code or 0), by_peer=event.remote_reset)
             elif isinstance(event, RemoteSettingsChanged):
                 self._peer_limit = self._h2.remote_settings.max_concurrent_streams
+                if changes := self._h2.encoder.table_size_changes:  # the smallest and the last (RFC 7541, 4.2), not all
+                    changes[:] = sorted({min(changes), changes[-1]})
 
-    def _begin_response(self, stream: _Stream, headers: Iterable[Header], *, ended: bool) -> None:
-        status, *rest = headers  # of the pseudo-header fields, h2 lets only :status pass, and only in front
-        fields = tuple((name.decode("ascii"), value.decode("latin-1")) for name, value in rest)
+    def _begin_response(self, stream: _Stream, fields: Iterable[Header], *, ended: bool) -> None:
+        head = response_head(fields)
         stream.begun = True
-        if not (len(status[1]) == 3 and status[1].isdigit() and status[1] >= b"200"):
-            self._end(stream, _garbled("no status"), _Code.PROTOCOL_ERROR)
+        if isinstance(head, str):
+            self._end(stream, _garbled(head), _Code.PROTOCOL_ERROR)
             return
-        if problem := too_large(fields):
+        if problem := too_large(head.headers):
             self._end(stream, problem, _Code.CANCEL)
             return
-        stream.head = ResponseHead(int(status[1]), fields)
+        stream.head = head
         self._news[stream.id] = None
-        if problem := coded(fields):  # its head is known and useful all the same
+        if problem := coded(head.headers):  # its head is known and useful all the same
             self._end(stream, problem, _Code.CANCEL)
             return
-        length = stream.head.header("content-length")
-        if stream.bodiless or stream.head.status in (204, 304):
+        length = head.header("content-length")
+        if stream.bodiless or head.status in (204, 304):
             stream.expected = 0
         elif length is not None:
             stream.expected = int(length)  # h2 has seen that it is a number
         if ended:
+            self._complete(stream)
+
+    def _take_trailers(self, stream: _Stream, fields: Iterable[Header]) -> None:
+        if problem := malformed(fields):
+            self._end(stream, _garbled(problem), _Code.PROTOCOL_ERROR)
+        else:
             self._complete(stream)
 
     def _complete(self, stream: _Stream) -> None:
@@ -533,31 +535,16 @@ def _connection_type() -> type[H2Connection]:
 
 @functools.cache
 def _configuration() -> H2Configuration:
-    """What `HttpRequest` has checked and `_request_fields` writes is not checked again: that took half of `send`."""
+    """The fields are written and checked in `http2_fields.py`."""
     from h2.config import H2Configuration
 
-    return H2Configuration(client_side=True, validate_outbound_headers=False, normalize_outbound_headers=False)
-
-
-def _request_fields(request: HttpRequest) -> list[HeaderTuple]:
-    from hpack import HeaderTuple, NeverIndexedHeaderTuple
-
-    origin = request.origin
-    fields: list[HeaderTuple] = [
-        HeaderTuple(b":method", request.method.encode()),
-        HeaderTuple(b":scheme", origin.scheme.encode()),
-        HeaderTuple(b":authority", authority(origin).encode()),
-        HeaderTuple(b":path", request.target.encode()),
-    ]
-    for name, value in request.headers:
-        if name not in _HOP_BY_HOP:  # a credential is not to enter a table that is compared with what others choose
-            kind = NeverIndexedHeaderTuple if name in SENSITIVE_HEADERS else HeaderTuple
-            fields.append(kind(name.encode(), value.strip(" \t").encode("latin-1")))
-    if not any(name == "accept-encoding" for name, _ in request.headers):
-        fields.append(HeaderTuple(b"accept-encoding", b"identity"))  # without it any coding would do (RFC 9110, 12.5.3)
-    if (length := content_length(request)) is not None:
-        fields.append(HeaderTuple(b"content-length", b"%d" % length))
-    return fields
+    return H2Configuration(
+        client_side=True,
+        validate_outbound_headers=False,
+        normalize_outbound_headers=False,
+        validate_inbound_headers=False,
+        normalize_inbound_headers=False,
+    )
 
 
 def _window_update(stream_id: int, increment: int) -> bytes:
