@@ -371,7 +371,7 @@ class ConnectionPool(Generic[ConnectionT, WaiterT]):
             draft.grants.append(served)
         while len(site.idle) > self._config.max_idle_per_origin:
             self._remove(next(iter(site.idle)), draft)
-        if not (site.open or site.dialling or site.ordinary or site.fresh):
+        if not (site.open or site.dialling):  # then nobody waits either: there is nothing to wait for
             self._sites.pop(site.origin, None)
         return draft.orders()
 
@@ -401,16 +401,14 @@ class ConnectionPool(Generic[ConnectionT, WaiterT]):
             if not site.wants_another():
                 return None
             limit = self._config.max_connections_per_origin
-            if limit is None or site.open + site.dialling < limit:
-                site.dialling += 1
-                return _DIAL
-            if not wait.fresh:
-                return None
-            if site.idle:
+            is_at_limit = limit is not None and site.open + site.dialling >= limit
+            if is_at_limit and site.idle:  # left for no other reason than that this one wants a fresh connection
                 self._remove(next(iter(site.idle)), draft)
+                is_at_limit = False
+            if not is_at_limit:
                 site.dialling += 1
                 return _DIAL
-            record = site.reusable()
+            record = site.reusable()  # in use, with room: as above
             if record is None:
                 return None
         self._use(record)

@@ -5,11 +5,17 @@ Connections and waiters are opaque, so here they are words: a connection is name
 
 from __future__ import annotations
 
+import gc
 import math
+import weakref
 from collections.abc import Sequence
+from dataclasses import dataclass
 from typing import Any
 
 import pytest
+from hypothesis import settings
+from hypothesis import strategies as st
+from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sansio.connection_pool import ConnectionPool, Grant, Http2, PoolConfig, PoolOrders
 from sansio.http import Origin
@@ -295,6 +301,14 @@ def test_every_call_closes_what_is_due_first(call: Any, orders: PoolOrders[str, 
     assert call(pool) == orders
 
 
+def test_the_deadline_moves_with_the_use() -> None:
+    pool = new_pool(idle_timeout=30.0)
+    idle(pool, "x")
+    pool.acquire("1", A, 1.0)
+    pool.released("x", 2.0, reusable=True)
+    assert pool.deadline() == 32.0
+
+
 def test_one_used_again_finds_the_old_of_other_origins_too() -> None:
     pool = new_pool(idle_timeout=30.0)
     idle(pool, "x", origin=B)
@@ -407,9 +421,862 @@ def test_a_dial_counts_as_room_for_as_many_as_the_last_connection_took() -> None
     ]
 
 
-def test_and_as_a_hundred_while_nothing_was_heard() -> None:
+@pytest.mark.parametrize(("waiting", "dials"), [(1, 1), (100, 1), (101, 2), (200, 2), (201, 3)])
+def test_and_as_a_hundred_while_nothing_was_heard(waiting: int, dials: int) -> None:
     pool: ConnectionPool[str, int] = ConnectionPool(PoolConfig(http2=Http2.OFFER))
     pool.acquire(-1, A, 0.0)
-    for waiter in range(250):
+    for waiter in range(waiting):
         assert pool.acquire(waiter, A, 0.0) == PoolOrders()
-    assert pool.opened(-1, "x", 0, 0.0).grants == ((0, Grant(None, reused=False)), (1, Grant(None, reused=False)), (2, DIAL))
+    assert pool.opened(-1, "x", 0, 0.0).grants == tuple((waiter, DIAL) for waiter in range(dials))
+
+
+def test_where_each_takes_but_one_stream_each_dials() -> None:
+    pool = over_http2(streams=1)
+    assert [pool.acquire(name, A, 0.0) for name in "12"] == [granted(("1", DIAL)), granted(("2", DIAL))]
+
+
+def test_streams_go_to_one_connection_so_that_the_others_run_dry() -> None:
+    pool = over_http2(streams=2)
+    pool.acquire("1", A, 0.0)
+    pool.acquire("y", A, 0.0)
+    pool.opened("y", "y", 2, 0.0)
+    assert pool.released("x", 0.0, reusable=True) == NOTHING
+    assert pool.acquire("2", A, 0.0) == granted(("2", over("x")))  # it was full: back to the front
+    assert pool.acquire("3", A, 0.0) == granted(("3", over("y")))
+
+
+def test_without_a_stream_open_a_connection_is_idle() -> None:
+    pool = over_http2(streams=3)
+    pool.acquire("1", A, 1.0)
+    assert pool.released("x", 2.0, reusable=True) == NOTHING
+    assert pool.deadline() is None
+    assert pool.released("x", 3.0, reusable=True) == NOTHING
+    assert pool.deadline() == 33.0
+    assert pool.acquire("1", A, 4.0) == granted(("1", over("x")))
+    assert pool.deadline() is None
+    pool.released("x", 5.0, reusable=True)
+    assert pool.expire(35.0) == closed("x")
+    assert pool.acquire("1", A, 35.0) == granted(("1", DIAL))
+
+
+def test_the_latest_dial_is_believed() -> None:
+    pool = over_http2(streams=2)
+    pool.acquire("1", A, 0.0)
+    pool.acquire("y", A, 0.0)
+    assert pool.opened("y", "y", None, 0.0) == NOTHING  # the server speaks HTTP/1.1 now
+    assert [pool.acquire(name, A, 0.0) for name in "zw"] == [granted(("z", DIAL)), granted(("w", DIAL))]
+    pool.opened("z", "z", 2, 0.0)  # and HTTP/2 again
+    assert pool.acquire("1", A, 0.0) == granted(("1", over("z")))
+    assert pool.acquire("2", A, 0.0) == NOTHING  # "w" dials, and may bring room for it
+
+
+def test_an_origin_is_forgotten_once_nothing_is_open() -> None:
+    pool = new_pool(http2=Http2.OFFER)
+    pool.acquire("x", A, 0.0)
+    pool.opened("x", "x", None, 0.0)
+    pool.lost("x", 0.0)
+    assert pool.acquire("1", A, 0.0) == granted(("1", DIAL))
+    assert pool.acquire("2", A, 0.0) == NOTHING
+
+
+def test_but_not_while_some_still_wait() -> None:
+    pool = new_pool(http2=Http2.OFFER, max_connections_per_origin=2)
+    pool.acquire("x", A, 0.0)
+    pool.opened("x", "x", None, 0.0)
+    for name in "1234":
+        pool.acquire(name, A, 0.0)
+    pool.lost("x", 0.0)  # "1" and "2" dial, though no connection is left: HTTP/1.1 is still believed
+    assert pool.failed("1", 0.0) == granted(("3", DIAL))
+    assert pool.failed("2", 0.0) == granted(("4", DIAL))
+
+
+@pytest.mark.parametrize(
+    ("streams", "goes"),
+    [(1, 0), (2, 0), (3, 1), (4, 2), (100, 2)],
+)
+def test_exactly_as_many_go_as_a_connection_grew(streams: int, goes: int) -> None:
+    pool = over_http2(streams=2, max_connections_per_origin=1)
+    for name in "123":
+        pool.acquire(name, A, 0.0)
+    expected = granted(*((name, over("x")) for name in "23"[:goes]))
+    assert pool.resized("x", streams, 0.0) == expected
+
+
+def test_a_connection_that_shrank_is_full_until_enough_are_back() -> None:
+    pool = over_http2(streams=3, max_connections_per_origin=1)
+    pool.acquire("1", A, 0.0)
+    pool.acquire("2", A, 0.0)
+    assert pool.resized("x", 1, 0.0) == pool.acquire("3", A, 0.0) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == granted(("3", over("x")))
+
+
+def test_one_that_shrank_while_it_had_room_is_full_too() -> None:
+    pool = over_http2(streams=3, max_connections_per_origin=1)
+    assert pool.resized("x", 1, 0.0) == NOTHING
+    assert pool.acquire("1", A, 0.0) == NOTHING
+    assert pool.resized("x", 2, 0.0) == granted(("1", over("x")))
+
+
+def test_what_is_being_dialled_counts_as_the_size_last_heard() -> None:
+    pool = over_http2(streams=2)
+    for name in "1234":
+        pool.acquire(name, A, 0.0)  # "1" shares, "2" dials with room for one more, "3" dials as "4" comes
+    assert pool.acquire("5", A, 0.0) == NOTHING
+    assert pool.resized("x", 1, 0.0) == granted(("4", DIAL), ("5", DIAL))
+
+
+def test_a_lost_connection_that_had_room_is_granted_to_nobody() -> None:
+    pool = over_http2(streams=3)
+    pool.acquire("y", A, 0.0, fresh=True)
+    pool.opened("y", "y", 2, 0.0)
+    assert pool.lost("x", 0.0) == closed("x")
+    assert pool.acquire("1", A, 0.0) == granted(("1", over("y")))
+    assert pool.acquire("2", A, 0.0) == granted(("2", DIAL))
+
+
+def test_after_goaway_there_are_no_new_streams_and_the_last_closes_it() -> None:
+    pool = over_http2(streams=3)
+    pool.acquire("1", A, 0.0)
+    assert pool.resized("x", 0, 0.0) == NOTHING
+    assert pool.resized("x", 3, 0.0) == NOTHING  # for good
+    assert pool.acquire("2", A, 0.0) == granted(("2", DIAL))
+    assert pool.acquire("3", A, 0.0) == NOTHING  # what is being dialled still counts as three
+    assert pool.released("x", 0.0, reusable=True) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == closed("x")
+
+
+def test_one_that_is_idle_is_closed_by_it_at_once() -> None:
+    pool = over_http2(streams=3)
+    pool.released("x", 0.0, reusable=True)
+    assert pool.resized("x", 0, 0.0) == closed("x")
+    assert (len(pool), pool.deadline()) == (0, None)
+
+
+def test_one_that_drains_still_counts_for_the_limit() -> None:
+    pool = over_http2(streams=3, max_connections_per_origin=1)
+    pool.resized("x", 0, 0.0)
+    assert pool.acquire("1", A, 0.0) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == granted(("1", DIAL), close=["x"])
+
+
+def test_one_not_reusable_over_http2_drains_as_well() -> None:
+    pool = over_http2(streams=3)
+    pool.acquire("1", A, 0.0)
+    assert pool.released("x", 0.0, reusable=False) == NOTHING
+    assert pool.acquire("2", A, 0.0) == granted(("2", DIAL))
+    assert pool.released("x", 0.0, reusable=True) == closed("x")
+
+
+def test_a_size_of_nothing_at_the_start_is_for_who_dialled_only() -> None:
+    pool = over_http2(streams=0)
+    assert pool.acquire("1", A, 0.0) == granted(("1", DIAL))
+    assert pool.acquire("2", A, 0.0) == NOTHING  # counted as a hundred: nothing is no size
+    assert pool.released("x", 0.0, reusable=True) == closed("x")
+
+
+def test_a_size_heard_while_idle_changes_nothing_else() -> None:
+    pool = over_http2(streams=3)
+    pool.released("x", 1.0, reusable=True)
+    assert pool.resized("x", 5, 2.0) == NOTHING
+    assert pool.deadline() == 31.0
+
+
+def test_a_lost_connection_with_open_streams_is_closed_once() -> None:
+    pool = over_http2(streams=2, max_connections_per_origin=1)
+    for name in "123":
+        pool.acquire(name, A, 0.0)
+    assert pool.lost("x", 0.0) == granted(("2", DIAL), close=["x"])
+    assert pool.released("x", 0.0, reusable=True) == pool.released("x", 0.0, reusable=False) == NOTHING
+    assert pool.opened("2", "y", 2, 0.0) == granted(("3", young("y")))
+
+
+@pytest.mark.parametrize("streams", [0, 1])
+def test_http1_has_one_place_or_none(streams: int) -> None:
+    pool = new_pool(max_connections_per_origin=1)
+    pool.acquire("x", A, 0.0)
+    pool.opened("x", "x", None, 0.0)
+    pool.acquire("1", A, 0.0)
+    assert pool.resized("x", streams, 0.0) == NOTHING
+    expected = granted(("1", over("x"))) if streams else granted(("1", DIAL), close=["x"])
+    assert pool.released("x", 0.0, reusable=True) == expected
+
+
+# ---- a fresh one over HTTP/2 ----------------------------------------------------------------------------------------------
+
+
+def test_all_the_streams_of_a_connection_that_broke_come_back_on_one() -> None:
+    pool = over_http2(streams=4)
+    for name in "123":
+        pool.acquire(name, A, 0.0)
+    assert pool.lost("x", 1.0) == closed("x")
+    assert pool.acquire("1", A, 1.0, fresh=True) == granted(("1", DIAL))
+    assert pool.acquire("2", A, 1.0, fresh=True) == pool.acquire("3", A, 1.0, fresh=True) == NOTHING
+    assert pool.opened("1", "y", 4, 2.0) == granted(("2", young("y")), ("3", young("y")))
+
+
+def test_a_fresh_one_does_not_share_what_stood_before_it_asked() -> None:
+    pool = over_http2(streams=3)
+    assert pool.acquire("1", A, 0.0, fresh=True) == granted(("1", DIAL))
+    assert pool.acquire("2", A, 0.0, fresh=True) == NOTHING
+    assert pool.acquire("3", A, 0.0) == granted(("3", over("x")))  # which holds nobody else up
+    assert pool.opened("1", "y", 3, 0.0) == granted(("2", young("y")))
+    assert pool.acquire("4", A, 0.0, fresh=True) == granted(("4", DIAL))
+
+
+def test_nor_waits_for_it_in_vain_when_it_gets_room() -> None:
+    pool = over_http2(streams=1)
+    pool.acquire("1", A, 0.0)
+    pool.resized("x", 2, 0.0)
+    pool.acquire("2", A, 0.0)
+    pool.acquire("3", A, 0.0, fresh=True)
+    pool.acquire("4", A, 0.0)
+    assert pool.released("x", 0.0, reusable=True) == granted(("4", over("x")))
+
+
+def test_one_younger_that_was_full_serves_it_once_it_has_room() -> None:
+    pool = over_http2(streams=1, max_connections_per_origin=2)
+    pool.acquire("1", A, 0.0, fresh=True)
+    assert pool.acquire("2", A, 0.0, fresh=True) == NOTHING
+    assert pool.opened("1", "y", 1, 0.0) == NOTHING
+    assert pool.resized("y", 2, 0.0) == granted(("2", young("y")))
+
+
+def test_one_that_waits_for_a_dial_holds_up_nobody_who_can_go() -> None:
+    pool = over_http2(streams=3)
+    pool.acquire("1", A, 0.0)
+    pool.acquire("2", A, 0.0)
+    assert pool.acquire("3", A, 0.0, fresh=True) == granted(("3", DIAL))
+    assert pool.acquire("4", A, 0.0, fresh=True) == pool.acquire("5", A, 0.0) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == granted(("5", over("x")))
+    assert pool.opened("3", "y", 3, 0.0) == granted(("4", young("y")))
+
+
+def test_the_younger_is_found_before_the_older_and_behind_it() -> None:
+    pool = over_http2(streams=3)
+    orders = [pool.acquire(name, A, 0.0, fresh=True).grants for name in "123456"]
+    assert orders == [(("1", DIAL),), (), (), (("2", DIAL),), (), ()]
+    assert pool.opened("1", "y", 3, 0.0) == granted(("3", young("y")), ("4", young("y")))  # behind "x", and full
+    assert pool.released("y", 0.0, reusable=True) == granted(("5", young("y")))  # before "x"
+
+
+def test_at_the_limit_it_shares_one_in_use() -> None:
+    pool = over_http2(streams=2, max_connections_per_origin=1)
+    assert pool.acquire("1", A, 0.0, fresh=True) == granted(("1", over("x")))
+    assert pool.acquire("2", A, 0.0, fresh=True) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == granted(("2", over("x")))
+
+
+def test_but_takes_the_place_of_one_that_is_idle() -> None:
+    pool = over_http2(streams=2, max_connections_per_origin=1)
+    pool.released("x", 0.0, reusable=True)
+    assert pool.acquire("1", A, 0.0, fresh=True) == granted(("1", DIAL), close=["x"])
+
+
+# ---- the end --------------------------------------------------------------------------------------------------------------
+
+
+def test_close_closes_what_is_idle_and_refuses_who_waits() -> None:
+    pool = new_pool(max_connections_per_origin=2)
+    idle(pool, "x")
+    idle(pool, "y", origin=B)
+    pool.acquire("1", A, 0.0)
+    pool.acquire("2", A, 0.0)
+    for name, fresh in (("3", True), ("4", False)):
+        pool.acquire(name, A, 0.0, fresh=fresh)
+    assert pool.close() == PoolOrders(close=("y",), refused=("3", "4"))
+    assert pool.close() == NOTHING
+    assert pool.deadline() is None
+    assert pool.acquire("5", A, 0.0) == PoolOrders(refused=("5",))
+    assert pool.released("x", 0.0, reusable=True) == closed("x")
+    assert pool.opened("2", "late", None, 0.0) == PoolOrders(close=("late",), refused=("2",))
+    assert pool.opened("2", "late", None, 0.0) == closed("late")
+    assert len(pool) == 0
+
+
+def test_close_lets_streams_run_to_their_end() -> None:
+    pool = over_http2(streams=3)
+    pool.acquire("1", A, 0.0)
+    pool.acquire("dials", B, 0.0)
+    assert pool.close() == NOTHING
+    assert pool.resized("x", 5, 0.0) == pool.withdraw("dials", 0.0) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == NOTHING
+    assert pool.released("x", 0.0, reusable=True) == closed("x")
+
+
+# ---- misuse ---------------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        *(("max_connections_per_origin", value) for value in (0, -1, 1.5, True, "1", math.nan)),
+        *(("max_idle_per_origin", value) for value in (-1, 1.5, True, None, "1", math.nan)),
+        *(("idle_timeout", value) for value in (0, -1.0, math.nan, math.inf, True, None, "1")),
+        *(("http2", value) for value in ("h2", None, True, 1)),
+    ],
+)
+def test_a_bound_out_of_range_is_refused(field: str, value: Any) -> None:
+    with pytest.raises(ValueError, match=f"^{field}: .*{value}"):
+        PoolConfig(**{field: value})
+
+
+def test_the_bounds_are_these() -> None:
+    assert PoolConfig() == PoolConfig(None, 128, 30.0, Http2.OFF)
+    assert PoolConfig(1, 0, 1, Http2("only")).http2 is Http2.ONLY
+
+
+@pytest.mark.parametrize("now", [math.nan, math.inf, -math.inf])
+@pytest.mark.parametrize(
+    "call",
+    [
+        lambda pool, now: pool.acquire("1", A, now),
+        lambda pool, now: pool.withdraw("dials", now),
+        lambda pool, now: pool.opened("dials", "y", None, now),
+        lambda pool, now: pool.failed("dials", now),
+        lambda pool, now: pool.released("busy", now, reusable=True),
+        lambda pool, now: pool.resized("busy", 0, now),
+        lambda pool, now: pool.lost("x", now),
+        lambda pool, now: pool.expire(now),
+    ],
+)
+def test_a_time_that_is_not_finite_is_refused_and_changes_nothing(call: Any, now: float) -> None:
+    pool = new_pool(max_connections_per_origin=3)
+    idle(pool, "x", "busy")
+    pool.acquire("2", A, 0.0)
+    pool.acquire("dials", A, 0.0, fresh=True)
+    with pytest.raises(ValueError, match=r"^now: "):
+        call(pool, now)
+    assert (len(pool), pool.deadline()) == (2, 30.0)
+    assert pool.acquire("1", A, 0.0) == granted(("1", over("x")))
+    assert pool.opened("dials", "y", None, 0.0) == NOTHING
+    assert pool.released("busy", 0.0, reusable=True) == NOTHING
+
+
+@pytest.mark.parametrize("streams", [-1, 1.5, True, "1", math.nan])
+def test_a_size_that_is_none_is_refused_and_changes_nothing(streams: Any) -> None:
+    pool = over_http2(streams=3)
+    pool.acquire("y", A, 0.0, fresh=True)
+    with pytest.raises(ValueError, match=r"^streams: "):
+        pool.resized("x", streams, 0.0)
+    with pytest.raises(ValueError, match=r"^streams: "):
+        pool.opened("y", "y", streams, 0.0)
+    assert pool.acquire("1", A, 0.0) == granted(("1", over("x")))
+    assert pool.opened("y", "y", 2, 0.0) == NOTHING
+
+
+def test_http1_does_not_grow() -> None:
+    pool = new_pool()
+    idle(pool, "x")
+    with pytest.raises(ValueError, match=r"^streams: 2 "):
+        pool.resized("x", 2, 0.0)
+    assert pool.acquire("1", A, 0.0) == granted(("1", over("x")))
+
+
+# ---- many of everything ---------------------------------------------------------------------------------------------------
+
+MANY = 10_000
+
+
+class Token:
+    """A connection, a waiter or the name of a host's owner: something whose end can be seen."""
+
+
+class WatchedOrigin(Origin):
+    """An `Origin` whose end can be seen."""
+
+
+def test_what_is_over_is_forgotten() -> None:
+    pool: ConnectionPool[Token, Token] = ConnectionPool(PoolConfig(http2=Http2.OFFER, max_connections_per_origin=2))
+    seen: list[weakref.ref[Any]] = []
+    for number in range(100):
+        origin = WatchedOrigin("https", f"host-{number}", 443)
+        waiters, connections = [Token() for _ in range(6)], [Token() for _ in range(3)]
+        for waiter in waiters:
+            pool.acquire(waiter, origin, 0.0, fresh=waiter is waiters[4])
+        pool.opened(waiters[0], connections[0], 2, 0.0)  # shared with the second; the third dials
+        pool.opened(waiters[2], connections[1], None, 0.0)
+        pool.withdraw(waiters[3], 0.0)
+        pool.opened(waiters[3], connections[2], None, 0.0)
+        pool.resized(connections[0], 0, 0.0)
+        pool.lost(connections[0], 0.0)
+        pool.released(connections[1], 0.0, reusable=True)  # and granted again
+        for waiter in waiters:
+            pool.withdraw(waiter, 0.0)
+        pool.released(connections[1], 0.0, reusable=True)
+        seen += [weakref.ref(thing) for thing in (origin, *waiters, *connections)]
+    pool.expire(30.0)
+    del origin, waiter, waiters, connections
+    gc.collect()
+    assert (len(pool), [ref for ref in seen if ref() is not None]) == (0, [])
+
+
+class Counted:
+    """A name that counts how often it is looked up: a measure of work that no clock disturbs."""
+
+    looked_up = 0
+
+    def __hash__(self) -> int:
+        Counted.looked_up += 1
+        return id(self) >> 4
+
+
+def work(pool: ConnectionPool[Counted, Counted], origin: Origin) -> int:
+    """How many look-ups a request to ``origin`` costs that finds an idle connection, and one that waits and goes away."""
+    Counted.looked_up = 0
+    waiter, other = Counted(), Counted()
+    ((_, grant),) = pool.acquire(waiter, origin, 0.0).grants
+    if grant.connection is None:
+        pool.opened(waiter, connection := Counted(), None, 0.0)
+    else:
+        connection = grant.connection
+    pool.released(connection, 0.0, reusable=True)
+    pool.acquire(other, origin, 0.0, fresh=True)
+    pool.withdraw(other, 0.0)
+    return Counted.looked_up
+
+
+def test_the_work_is_the_same_with_ten_thousand_of_each() -> None:
+    pool: ConnectionPool[Counted, Counted] = ConnectionPool(PoolConfig(max_idle_per_origin=MANY))
+    work(pool, A)
+    alone = work(pool, A)
+    for number in range(MANY):
+        waiter = Counted()
+        pool.acquire(waiter, Origin("https", f"host-{number}", 443), 0.0)
+    waiters = [Counted() for _ in range(MANY)]
+    for waiter in waiters:
+        pool.acquire(waiter, A, 0.0, fresh=True)
+        pool.opened(waiter, waiter, None, 0.0)
+    for waiter in waiters:
+        pool.released(waiter, 0.0, reusable=True)
+    assert work(pool, A) == alone
+
+
+def test_ten_thousand_that_wait_are_granted_one_by_one() -> None:
+    pool: ConnectionPool[str, int] = ConnectionPool(PoolConfig(max_connections_per_origin=1))
+    pool.acquire(-1, A, 0.0)
+    pool.opened(-1, "x", None, 0.0)
+    assert all(pool.acquire(waiter, A, 0.0) == PoolOrders() for waiter in range(MANY))
+    for waiter in range(MANY):
+        assert pool.released("x", 0.0, reusable=True).grants == ((waiter, over("x")),)
+    assert pool.released("x", 0.0, reusable=True) == PoolOrders()
+
+
+# ---- all facts in any order, against a naive model ------------------------------------------------------------------------
+
+
+@dataclass(eq=False)
+class Known:
+    """A connection of the model."""
+
+    name: str
+    origin: Origin
+    born: int
+    http2: bool
+    streams: int
+    lines: int = 1
+    idle_since: float | None = None
+
+    @property
+    def has_room(self) -> bool:
+        return self.lines < self.streams
+
+
+@dataclass(eq=False)
+class Asking:
+    """A waiter of the model."""
+
+    name: str
+    origin: Origin
+    asked: int
+    fresh: bool
+    dialling: bool = False
+
+
+class PoolAgainstLists(RuleBasedStateMachine):
+    """The model: three lists, searched from end to end. ``known`` is in the order of opening, ``idle`` in that of becoming
+    idle, ``shared`` (HTTP/2 with room) in that of being given to; ``asking`` in that of asking.
+
+    Facts are told of any name that ever was: late, twice, and of connections and waiters that are gone.
+    """
+
+    origins = st.sampled_from([A, A, A, A, B, PLAIN])
+    times = st.sampled_from([*[0.0] * 12, 1.0, 1.0, 5.0, -20.0])
+    sizes = st.sampled_from([None, None, 1, 2, 2, 3, 4])
+
+    @initialize(
+        http2=st.sampled_from(Http2),
+        limit=st.sampled_from([None, 1, 2, 3]),
+        idle=st.integers(0, 3),
+        epoch=st.floats(-1e3, 1e6),
+    )
+    def begin(self, http2: Http2, limit: int | None, idle: int, epoch: float) -> None:
+        self.http2, self.limit, self.max_idle = http2, limit, idle
+        self.pool = new_pool(http2=http2, max_connections_per_origin=limit, max_idle_per_origin=idle, idle_timeout=10.0)
+        self.now = epoch
+        self.sequence = self.made = 0
+        self.is_closed = False
+        self.known: list[Known] = []
+        self.idle: list[Known] = []
+        self.shared: list[Known] = []
+        self.asking: list[Asking] = []
+        self.speaks: dict[Origin, bool | None] = {}
+        self.size: dict[Origin, int] = {}
+        self.ever: list[str] = []
+        self.waiters_ever: list[str] = []
+        self.closed_ever: list[str] = []
+        self.pending: list[str] = []  # asked, and not yet answered
+        self.grants: list[tuple[str, Grant[str]]] = []
+        self.closing: list[str] = []
+        self.refused: list[str] = []
+
+    # -- the model's decisions --
+
+    def of(self, origin: Origin) -> list[Known]:
+        return [known for known in self.known if known.origin == origin]
+
+    def dialling(self, origin: Origin) -> int:
+        return sum(asking.dialling for asking in self.asking if asking.origin == origin)
+
+    def waiting(self, origin: Origin) -> list[Asking]:
+        return [asking for asking in self.asking if asking.origin == origin and not asking.dialling]
+
+    def first_shared(self, origin: Origin) -> Known | None:
+        return next((known for known in self.shared if known.origin == origin), None)
+
+    def can_share(self, asking: Asking) -> Known | None:
+        if asking.fresh:
+            younger = [known for known in self.shared if known.origin == asking.origin and known.born > asking.asked]
+            assert len(younger) <= 1  # nobody waits while there is one
+            return younger[0] if younger else None
+        idle = [known for known in self.idle if known.origin == asking.origin and not known.http2]
+        return self.first_shared(asking.origin) or (idle[-1] if idle else None)
+
+    def needs_a_dial(self, origin: Origin) -> bool:
+        if self.speaks[origin] is None:
+            return self.dialling(origin) == 0
+        room_to_come = self.dialling(origin) * (self.size[origin] - 1)
+        return not self.speaks[origin] or len(self.waiting(origin)) > room_to_come
+
+    def is_at_limit(self, origin: Origin) -> bool:
+        return self.limit is not None and len(self.of(origin)) + self.dialling(origin) >= self.limit
+
+    def remove(self, known: Known) -> None:
+        self.known.remove(known)
+        for places in (self.idle, self.shared):
+            if known in places:
+                places.remove(known)
+        self.closing.append(known.name)
+
+    def answer(self, asking: Asking) -> Grant[str] | None:
+        mine = [known for known in self.idle if known.origin == asking.origin]
+        known = self.can_share(asking)
+        if known is None and not self.needs_a_dial(asking.origin):
+            return None
+        if known is None and self.is_at_limit(asking.origin):
+            if asking.fresh and mine:
+                self.remove(mine[0])
+            elif not asking.fresh or (known := self.first_shared(asking.origin)) is None:
+                return None
+        if known is None:
+            asking.dialling = True
+            return DIAL
+        self.asking.remove(asking)
+        known.lines += 1
+        if known in self.idle:
+            self.idle.remove(known)
+        if known in self.shared and not known.has_room:
+            self.shared.remove(known)
+        return Grant(known.name, reused=not (known.http2 and known.born > asking.asked))
+
+    def settle(self, origin: Origin) -> None:
+        served = True
+        while served:
+            served = False
+            for asking in self.waiting(origin):
+                if (grant := self.answer(asking)) is not None:
+                    self.grants.append((asking.name, grant))
+                    served = True
+                    break
+        while len(mine := [known for known in self.idle if known.origin == origin]) > self.max_idle:
+            self.remove(mine[0])
+        self.forget(origin)
+
+    def forget(self, origin: Origin) -> None:
+        if not self.of(origin) and not any(asking.origin == origin for asking in self.asking):
+            self.speaks.pop(origin, None)
+            self.size.pop(origin, None)
+
+    def loosen(self, known: Known) -> None:
+        if known.http2 and known.has_room and known not in self.shared:
+            self.shared.insert(0, known)
+        if known in self.shared and not known.has_room:
+            self.shared.remove(known)
+        if not known.lines and not known.streams:
+            self.remove(known)
+        elif not known.lines and known not in self.idle:
+            known.idle_since = self.now
+            self.idle.append(known)
+        self.settle(known.origin)
+
+    def at(self, moved: float) -> float:
+        """Let time pass by as much, or turn the clock back: what is due is closed first. The time to be told."""
+        told = self.now + moved
+        self.now = max(self.now, told)
+        for known in list(self.idle):
+            assert known.idle_since is not None
+            if known.idle_since + 10.0 <= self.now:
+                self.remove(known)
+                self.forget(known.origin)
+        return told
+
+    def find(self, name: str) -> Known | None:
+        return next((known for known in self.known if known.name == name), None)
+
+    def find_asking(self, name: str) -> Asking | None:
+        return next((asking for asking in self.asking if asking.name == name), None)
+
+    def agree(self, orders: PoolOrders[str, str]) -> None:
+        """The pool ordered what the model did; and keep account of it as a driver sees it."""
+        assert orders == PoolOrders(tuple(self.grants), tuple(self.closing), tuple(self.refused))
+        for name in [name for name, _ in orders.grants] + [name for name in orders.refused if name in self.pending]:
+            self.pending.remove(name)  # raises if it is granted twice
+        self.closed_ever += orders.close
+        self.grants, self.closing, self.refused = [], [], []
+
+    # -- the facts --
+
+    def one_of(self, data: st.DataObject, there: Sequence[str], ever: Sequence[str]) -> str:
+        """A name that is there, or now and then one that was; all of them where none is there."""
+        lately = list(ever[-3:])
+        return data.draw(st.sampled_from([*there] * 3 + lately if there else lately))
+
+    @rule(origin=origins, kinds=st.lists(st.sampled_from([False, False, True]), min_size=1, max_size=4), moved=times)
+    def acquire(self, origin: Origin, kinds: list[bool], moved: float) -> None:
+        for fresh in kinds:
+            self.waiters_ever.append(name := f"waiter-{len(self.waiters_ever)}")
+            self.ask(name, origin, fresh, moved)
+
+    def acquire_again(self, data: st.DataObject, moved: float) -> None:
+        name = data.draw(st.sampled_from(self.waiters_ever))
+        if self.find_asking(name) is None:
+            self.ask(name, A, False, moved)
+        else:
+            with pytest.raises(ValueError, match=r"^waiter: "):
+                self.pool.acquire(name, B, self.now + 100.0)
+
+    def ask(self, name: str, origin: Origin, fresh: bool, moved: float) -> None:
+        now = self.at(moved)
+        self.pending.append(name)
+        if self.is_closed:
+            self.refused.append(name)
+        else:
+            if origin not in self.speaks:
+                surely_http1 = self.http2 is Http2.OFF or (self.http2 is Http2.OFFER and origin == PLAIN)
+                self.speaks[origin], self.size[origin] = (False if surely_http1 else None), 100
+            self.sequence += 1
+            self.asking.append(Asking(name, origin, self.sequence, fresh))
+            self.settle(origin)
+        self.agree(self.pool.acquire(name, origin, now, fresh=fresh))
+
+    def withdraw(self, data: st.DataObject, moved: float) -> None:
+        name = self.one_of(data, [asking.name for asking in self.asking], self.waiters_ever)
+        now = self.at(moved)
+        asking = self.find_asking(name)
+        if asking is not None:
+            self.asking.remove(asking)
+            if not asking.dialling:
+                self.pending.remove(name)
+            self.settle(asking.origin)
+        self.agree(self.pool.withdraw(name, now))
+
+    def failed(self, data: st.DataObject, moved: float) -> None:
+        name = self.one_of(data, [asking.name for asking in self.asking], self.waiters_ever)
+        now = self.at(moved)
+        asking = self.find_asking(name)
+        if asking is not None and asking.dialling:
+            self.asking.remove(asking)
+            self.settle(asking.origin)
+        self.agree(self.pool.failed(name, now))
+
+    def open(self, name: str, streams: int | None, moved: float) -> None:
+        now = self.at(moved)
+        self.made += 1
+        self.ever.append(connection := f"connection-{self.made}")
+        asking = self.find_asking(name)
+        if asking is None or not asking.dialling:
+            self.closing.append(connection)
+        else:
+            self.asking.remove(asking)
+            if self.is_closed:
+                self.closing.append(connection)
+                self.refused.append(name)
+            else:
+                self.sequence += 1
+                known = Known(
+                    connection, asking.origin, self.sequence, streams is not None, 1 if streams is None else streams
+                )
+                self.known.append(known)
+                self.speaks[asking.origin] = known.http2
+                if known.http2:
+                    self.size[asking.origin] = known.streams or self.size[asking.origin]
+                    self.shared += [known] if known.has_room else []
+            self.settle(asking.origin)
+        self.agree(self.pool.opened(name, connection, streams, now))
+
+    def opened_by_anyone(self, data: st.DataObject, moved: float) -> None:
+        self.open(data.draw(st.sampled_from(self.waiters_ever)), data.draw(st.sampled_from([None, 0, 2])), moved)
+
+    @precondition(lambda self: any(asking.dialling for asking in self.asking))
+    @rule(data=st.data(), streams=sizes, moved=times, reported=st.integers(1, 4))
+    def opened(self, data: st.DataObject, streams: int | None, moved: float, reported: int) -> None:
+        for _ in range(reported):
+            dialling = [asking.name for asking in self.asking if asking.dialling]
+            if dialling:
+                self.open(data.draw(st.sampled_from(dialling)), streams, moved)
+
+    def opened_what_is_there(self, data: st.DataObject, moved: float) -> None:
+        if not self.known:
+            return
+        connection = data.draw(st.sampled_from([known.name for known in self.known]))
+        name = self.one_of(data, [asking.name for asking in self.asking], self.waiters_ever)
+        asking = self.find_asking(name)
+        if asking is not None and asking.dialling:
+            with pytest.raises(ValueError, match=r"^connection: "):
+                self.pool.opened(name, connection, None, self.now + 100.0)
+        else:
+            now = self.at(moved)
+            self.agree(self.pool.opened(name, connection, None, now))
+
+    @precondition(lambda self: self.ever)
+    @rule(data=st.data(), reusables=st.lists(st.sampled_from([True] * 11 + [False]), min_size=1, max_size=6), moved=times)
+    def released(self, data: st.DataObject, reusables: list[bool], moved: float) -> None:
+        for reusable in reusables:
+            self.release(self.one_of(data, [known.name for known in self.known], self.ever), reusable, moved)
+
+    def release(self, name: str, reusable: bool, moved: float) -> None:
+        now = self.at(moved)
+        known = self.find(name)
+        if known is not None and known.lines:
+            known.lines -= 1
+            if not reusable:
+                known.streams = 0
+            self.loosen(known)
+        self.agree(self.pool.released(name, now, reusable=reusable))
+
+    @precondition(lambda self: self.ever)
+    @rule(data=st.data(), streams=st.sampled_from([0, 1, 1, 2, 2, 2, 3, 3, 4, 4]), moved=times)
+    def resized(self, data: st.DataObject, streams: int, moved: float) -> None:
+        name = self.one_of(data, [known.name for known in self.known if known.http2], self.ever)
+        known = self.find(name)
+        if known is not None and not known.http2 and streams > 1:
+            with pytest.raises(ValueError, match=r"^streams: "):
+                self.pool.resized(name, streams, self.now + 100.0)
+            return
+        now = self.at(moved)
+        known = self.find(name)
+        if known is not None and known.streams:
+            known.streams = streams
+            if known.http2 and streams:
+                self.size[known.origin] = streams
+            self.loosen(known)
+        self.agree(self.pool.resized(name, streams, now))
+
+    def lost(self, data: st.DataObject, moved: float) -> None:
+        if not self.ever:
+            return
+        name = self.one_of(data, [known.name for known in self.known], self.ever)
+        now = self.at(moved)
+        if (known := self.find(name)) is not None:
+            self.remove(known)
+            self.settle(known.origin)
+        self.agree(self.pool.lost(name, now))
+
+    @precondition(lambda self: self.waiters_ever)
+    @rule(
+        data=st.data(),
+        what=st.sampled_from(["lost", "withdraw", "failed", "opened_by_anyone", "opened_what_is_there", "acquire_again"]),
+        moved=times,
+    )
+    def something_else(self, data: st.DataObject, what: str, moved: float) -> None:
+        """The rarer facts, in one rule: so that more is built up than is torn down."""
+        getattr(self, what)(data, moved)
+
+    @rule(moved=times)
+    def expire(self, moved: float) -> None:
+        now = self.at(moved)
+        self.agree(self.pool.expire(now))
+
+    @precondition(lambda self: self.idle)
+    @rule()
+    def expire_at_the_deadline(self) -> None:
+        deadline = self.pool.deadline()
+        assert deadline is not None
+        before = len(self.idle)
+        self.at(0.0)
+        self.now = max(self.now, deadline)
+        self.at(0.0)
+        assert len(self.idle) < before
+        self.agree(self.pool.expire(deadline))
+
+    @precondition(lambda self: self.sequence > 40)
+    @rule()
+    def close(self) -> None:
+        self.is_closed = True
+        for asking in [asking for asking in self.asking if not asking.dialling]:
+            self.asking.remove(asking)
+            self.refused.append(asking.name)
+        self.shared.clear()
+        for known in list(self.known):
+            known.streams = 0
+            if not known.lines:
+                self.remove(known)
+        for origin in list(self.speaks):
+            self.forget(origin)
+        self.agree(self.pool.close())
+
+    # -- what holds whatever happens --
+
+    @invariant()
+    def the_limit_is_kept(self) -> None:
+        if self.limit is not None:
+            assert all(len(self.of(origin)) + self.dialling(origin) <= self.limit for origin in (A, B, PLAIN))
+
+    @invariant()
+    def the_pool_knows_what_is_open(self) -> None:
+        assert len(self.pool) == len(self.known)
+
+    @invariant()
+    def each_was_closed_once_or_is_open(self) -> None:
+        assert sorted(self.closed_ever + [known.name for known in self.known]) == sorted(self.ever)
+
+    @invariant()
+    def each_was_answered_once_or_waits(self) -> None:
+        assert sorted(self.pending) == sorted(asking.name for asking in self.asking if not asking.dialling)
+
+    @invariant()
+    def nobody_waits_while_a_place_is_free(self) -> None:
+        for asking in self.asking:
+            if not asking.dialling:
+                is_free = not self.is_at_limit(asking.origin) or (
+                    asking.fresh and any(known.origin == asking.origin for known in (*self.idle, *self.shared))
+                )
+                assert self.can_share(asking) is None
+                assert not (is_free and self.needs_a_dial(asking.origin))
+
+    @invariant()
+    def nothing_is_over_full_but_what_shrank(self) -> None:
+        assert all(known.lines <= 1 for known in self.known if not known.http2)
+
+    @invariant()
+    def idle_connections_are_few_and_young(self) -> None:
+        for origin in (A, B, PLAIN):
+            assert sum(known.origin == origin for known in self.idle) <= self.max_idle
+        assert {id(known) for known in self.idle} == {id(known) for known in self.known if not known.lines}
+        since = [known.idle_since for known in self.idle if known.idle_since is not None]
+        assert self.pool.deadline() == (min(since) + 10.0 if since else None)
+
+
+TestPoolAgainstLists = PoolAgainstLists.TestCase
+TestPoolAgainstLists.settings = settings(max_examples=150, stateful_step_count=50, deadline=None)
