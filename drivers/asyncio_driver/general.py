@@ -1,0 +1,24 @@
+"""httpx and httpx2 on asyncio, behind the same seam as the native client."""
+
+from __future__ import annotations
+
+import asyncio
+import ssl
+
+from drivers.general_client import Choice, GivenTaskClient, TaskClient, load
+from sansio import PoolConfig
+
+
+def general_client(
+    choice: Choice, ssl_context: ssl.SSLContext | None, pool: PoolConfig | None
+) -> TaskClient | GivenTaskClient:
+    """The general client that was chosen. Raises `ValueError` for settings that it does not have."""
+    choice.require_general(ssl_context, pool)
+    module = load(choice.name)
+    if choice.given is not None:
+        return GivenTaskClient(module, choice.given)
+    return TaskClient(module, _now, ssl_context, pool)
+
+
+def _now() -> float:
+    return asyncio.get_running_loop().time()
