@@ -17,7 +17,6 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
-from collections.abc import Iterator
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -219,9 +218,15 @@ class RateLimiter:
             self._advance(now)
         now = self._now
         costs = (requests, input_tokens + output_tokens, input_tokens, output_tokens)
+        if now >= self._throttling.lowered_until and self._in_flight + requests <= self._concurrent:
+            for dimension in self._dimensions:
+                if dimension.ledger.earliest(costs[dimension.kind], now) != now:
+                    break
+            else:  # nothing is in the way: what follows would come to the same, at twice the cost
+                return self._grant(costs, now)
+        if (refusal := self._too_small(costs)) is not None:
+            return refusal
         until = self._earliest(costs, now)
-        if until == math.inf or requests > self._concurrent:
-            return next(self._too_small(costs))
         if self._in_flight + requests > self._concurrent:
             return Wait(None)
         if until > now:
@@ -231,14 +236,7 @@ class RateLimiter:
 
     def never_fits(self, requests: int, input_tokens: int, output_tokens: int) -> LimitExceeded | None:
         """Why a request of this cost can never be granted, for who wants to know before it is queued. ``None``: it can."""
-        costs = (requests, input_tokens + output_tokens, input_tokens, output_tokens)
-        for dimension in self._dimensions:
-            if costs[dimension.kind] > dimension.ledger.limit:
-                break
-        else:  # nearly always: the refusals are built only where there is one
-            if requests <= self._concurrent:
-                return None
-        return next(self._too_small(costs))
+        return self._too_small((requests, input_tokens + output_tokens, input_tokens, output_tokens))
 
     def settle(self, permit: Permit, actual: TokenUsage | None, now: float) -> None:
         """The request is over and used ``actual``: free its place and let its charges say what it used.
@@ -247,7 +245,7 @@ class RateLimiter:
         ``None`` or ``unknown`` keeps the reservation (`report_usage` may still come). A charge that has left its window
         is not edited. A permit that was settled or cancelled before: nothing happens.
         """
-        if self._close(permit, now) and actual is not None:
+        if self._close(permit, now) and actual is not None and actual.provenance != "unknown":
             self._charge_usage(permit, actual)
 
     def cancel(self, permit: Permit, sent: bool, now: float) -> None:
@@ -266,7 +264,7 @@ class RateLimiter:
         It edits the charges as `settle` does. For any other permit nothing happens.
         """
         self._check(permit, now)
-        if permit.state == "usage unknown" and actual is not None:
+        if permit.state == "usage unknown" and actual is not None and actual.provenance != "unknown":
             self._charge_usage(permit, actual)
 
     def observe_throttled(self, hint: float | None, now: float) -> None:
@@ -335,12 +333,14 @@ class RateLimiter:
                 until = max(until, fits_at)
         return until
 
-    def _too_small(self, costs: tuple[int, ...]) -> Iterator[LimitExceeded]:
-        """The limits below the costs, as refusals."""
-        limits = [(dimension.field, costs[dimension.kind], dimension.ledger.limit) for dimension in self._dimensions]
-        for field, cost, limit in (*limits, ("concurrent_requests", costs[0], self._concurrent)):
-            if cost > limit:
-                yield LimitExceeded(f"{field}: this request alone costs {cost}, and the limit is {limit}")
+    def _too_small(self, costs: tuple[int, ...]) -> LimitExceeded | None:
+        """The first limit below the costs, as a refusal."""
+        for dimension in self._dimensions:
+            if costs[dimension.kind] > dimension.ledger.limit:
+                return _exceeded(dimension.field, costs[dimension.kind], dimension.ledger.limit)
+        if costs[0] > self._concurrent:
+            return _exceeded("concurrent_requests", costs[0], self._concurrent)
+        return None
 
     def _grant(self, costs: tuple[int, ...], now: float) -> Permit:
         self._next = -math.inf
@@ -363,7 +363,8 @@ class RateLimiter:
 
     def _close(self, permit: Permit, now: float) -> bool:
         """End a permit and free its place. ``False``: it had ended before."""
-        self._check(permit, now)
+        if permit.limiter is not self or not now <= self._now:
+            self._check(permit, now)
         if permit.state != "open":
             return False
         permit.state = "usage unknown"
@@ -371,18 +372,19 @@ class RateLimiter:
         return True
 
     def _charge_usage(self, permit: Permit, actual: TokenUsage) -> None:
-        """Let the charges of a permit say what was used, if that is known."""
-        if actual.provenance == "unknown":
-            return
+        """Let the charges of a permit say what was used."""
         permit.state = "closed"
+        input_tokens, output_tokens = actual.input_tokens, actual.output_tokens
         is_bound = actual.provenance == "lower_bound"
-        # Nothing is below zero, whatever the provider's figures say: they come from the wire.
-        input_tokens = max(permit.input_tokens if is_bound else 0, actual.input_tokens)
-        output_tokens = max(permit.output_tokens if is_bound else 0, actual.output_tokens)
+        if is_bound or input_tokens < 0 or output_tokens < 0:
+            # Nothing is below zero, whatever the provider's figures say: they come from the wire.
+            input_tokens = max(permit.input_tokens if is_bound else 0, input_tokens)
+            output_tokens = max(permit.output_tokens if is_bound else 0, output_tokens)
         used = (permit.requests, input_tokens + output_tokens, input_tokens, output_tokens)
-        for dimension, charge in zip(self._dimensions, permit.charges, strict=True):
-            if charge.amount != used[dimension.kind]:
-                dimension.ledger.edit(charge, used[dimension.kind], self._now)
+        for index, dimension in enumerate(self._dimensions):  # a strict `zip` costs more than the rest of this method
+            charge, amount = permit.charges[index], used[dimension.kind]
+            if charge.amount != amount:
+                dimension.ledger.edit(charge, amount, self._now)
 
 
 class _Dimension:
@@ -467,6 +469,10 @@ class _Throttling:
 def _lowered(limit: int, percent: int) -> int:
     """A limit at a part of its rate. It stays above zero."""
     return max(1, limit * percent // _FULL_PERCENT)
+
+
+def _exceeded(field: str, cost: int, limit: float) -> LimitExceeded:
+    return LimitExceeded(f"{field}: this request alone costs {cost}, and the limit is {limit}")
 
 
 def _is_seconds(value: object) -> bool:

@@ -18,6 +18,7 @@ from __future__ import annotations
 import math
 from collections import deque
 from collections.abc import Iterator
+from typing import NoReturn
 
 _BUCKETS_PER_SPAN = 1000
 """How finely the span is cut. At most this many buckets, and a few, are held; utilisation lost is its reciprocal."""
@@ -61,7 +62,7 @@ class SlidingLedger:
     `ValueError` and nothing changes. A clock that goes backwards counts as standing still.
     """
 
-    __slots__ = ("_buckets", "_foreign", "_level", "_now", "limit", "resolution", "span")
+    __slots__ = ("_buckets", "_foreign", "_last", "_level", "_now", "limit", "resolution", "span")
 
     def __init__(self, limit: int, window: float, guard: float = 0.0) -> None:
         if isinstance(limit, bool) or not isinstance(limit, int) or limit < 1:
@@ -74,6 +75,7 @@ class SlidingLedger:
         self.span: float = window + guard
         self.resolution: float = self.span / _BUCKETS_PER_SPAN
         self._buckets: deque[Bucket] = deque()
+        self._last = Bucket(0, -math.inf, -math.inf, -math.inf)  # the newest one, also when it has left
         self._foreign: Bucket | None = None
         self._level = 0
         self._now = -math.inf
@@ -102,11 +104,12 @@ class SlidingLedger:
 
     def charge(self, amount: int, now: float) -> Charge:
         """Record ``amount`` at ``now``, whether it fits or not."""
-        _check_amount("amount", amount)
+        if amount.__class__ is not int or amount < 0:
+            _refuse_amount("amount", amount)
         if not now <= self._now:
             self._advance(now)
-        bucket = self._buckets[-1] if self._buckets else None
-        if bucket is None or self._now > bucket.latest:
+        bucket = self._last
+        if self._now > bucket.latest:
             bucket = self._open_bucket(self._now)
         bucket.amount += amount
         self._level += amount
@@ -118,7 +121,8 @@ class SlidingLedger:
         ``False``, and nothing changes, when it has left: what was not used then cannot be used now. An ``amount`` above
         what fits is recorded all the same; the ledger is then overdrawn, and `earliest` is later for everyone.
         """
-        _check_amount("amount", amount)
+        if amount.__class__ is not int or amount < 0:
+            _refuse_amount("amount", amount)
         if not now <= self._now:
             self._advance(now)
         if charge.bucket.leaves_at <= self._now:
@@ -140,7 +144,8 @@ class SlidingLedger:
         leaves at ``until``. It replaces what the last call added. It never makes room: a higher ``remaining`` than the
         ledger's own adds nothing.
         """
-        _check_amount("remaining", remaining)
+        if remaining.__class__ is not int or remaining < 0:
+            _refuse_amount("remaining", remaining)
         if not now <= self._now:
             self._advance(now)
         if self._foreign is not None:
@@ -171,7 +176,7 @@ class SlidingLedger:
             bucket.leaves_at = _leaving_instant(bucket.closes_at, self.span)
             bucket.latest = bucket.closes_at
             return bucket
-        bucket = Bucket(0, now, now + self.resolution, _leaving_instant(now, self.span))
+        bucket = self._last = Bucket(0, now, now + self.resolution, _leaving_instant(now, self.span))
         self._buckets.append(bucket)
         return bucket
 
@@ -195,9 +200,8 @@ def _leaving_instant(charged_at: float, span: float) -> float:
     return instant
 
 
-def _check_amount(field: str, amount: int) -> None:
-    if amount.__class__ is not int or amount < 0:
-        raise ValueError(f"{field}: {amount!r} is not an integer of at least 0")
+def _refuse_amount(field: str, amount: int) -> NoReturn:
+    raise ValueError(f"{field}: {amount!r} is not an integer of at least 0")
 
 
 def _is_number(value: object) -> bool:
