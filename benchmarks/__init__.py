@@ -1,0 +1,1 @@
+"""Benchmarks beside their peers: ``python -m benchmarks`` from a checkout. Never timed tests."""

@@ -1,0 +1,14 @@
+"""One table of spec 8 a file: each has ``measure(options) -> list[Table]``."""
+
+from __future__ import annotations
+
+from . import breaker, chunks, clients, engine, limiter, sse_decoder
+
+TABLES = {
+    "clients": clients.measure,
+    "sse": sse_decoder.measure,
+    "chunks": chunks.measure,
+    "engine": engine.measure,
+    "breaker": breaker.measure,
+    "limiter": limiter.measure,
+}
