@@ -44,7 +44,6 @@ _MAX_FRAME = 16_384  # what SETTINGS_MAX_FRAME_SIZE starts with, in both directi
 _MAX_BLOCK_BYTES = 2 * MAX_HEAD_BYTES  # a header block beyond this is not even decoded: that breaks the connection
 _MAX_ANSWERS_BYTES = 64 * 1024  # what a peer may make us say without reading it
 _MAX_TABLE = 4096  # of our header compression: it is searched entry by entry
-_MAX_OUTGOING_BYTES = 64 * 1024  # of bodies, in one piece of `outgoing`
 _LAST_ID = 2**31 - 1
 
 _HEADER = struct.Struct("!HBBBL")  # a frame's: length in 24 bits, type, flags, stream
@@ -109,7 +108,7 @@ class Http2Connection:
     """The client's side of one connection, many exchanges at a time.
 
     `send` opens a stream, `receive` takes what the socket read. After either, and after `take` and `reset`, write what
-    `outgoing` gives until it gives nothing. `take` has a stream's events: a head, body, then `END` or an error, which is a
+    `outgoing` gives. `take` has a stream's events: a head, body, then `END` or an error, which is a
     `NetworkError` (lost or reset; ``unprocessed`` where the server says so) or a `ProtocolError` (not HTTP/2, past a bound,
     or a body in a content coding, none of which is asked for). No byte that comes makes anything raise.
 
@@ -180,7 +179,7 @@ class Http2Connection:
         return stream.id
 
     def outgoing(self) -> bytes:
-        """What is to be written now. Ask again until nothing is left (``b""``): a long body comes piece by piece."""
+        """What is to be written now, of the bodies as much as the peer's windows let go; ``b""``: nothing."""
         if self._uploads:
             self._upload()
         data = bytes(self._out)
@@ -478,7 +477,7 @@ class Http2Connection:
     def _upload(self) -> None:
         """One frame of each body in turn, as far as windows go."""
         blocked = 0
-        while blocked < len(self._uploads) and len(self._out) < _MAX_OUTGOING_BYTES:
+        while blocked < len(self._uploads):
             stream = self._uploads[0]
             size = min(len(stream.unsent), self._h2.local_flow_control_window(stream.id), _MAX_FRAME)
             if size <= 0:

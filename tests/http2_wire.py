@@ -104,9 +104,8 @@ def asked(*requests: HttpRequest, greeting: bytes = GREETING) -> Http2Connection
 
 def written(connection: Http2Connection) -> bytes:
     """All there is to write."""
-    out = b""
-    while piece := connection.outgoing():
-        out += piece
+    out = connection.outgoing()
+    assert connection.outgoing() == b""
     return out
 
 

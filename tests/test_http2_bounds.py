@@ -140,6 +140,16 @@ def test_what_comes_for_a_forgotten_stream_counts_for_the_connection() -> None:
     assert joined(connection.take(3)) == (200, b"", "end")
 
 
+def test_a_frame_in_small_pieces_is_looked_at_when_it_is_there(monkeypatch: pytest.MonkeyPatch) -> None:
+    connection, looks = asked(GET), list[int]()
+    read = Http2Connection._read
+    monkeypatch.setattr(Http2Connection, "_read", lambda self, data: (looks.append(len(data)), read(self, data)))
+    for piece in pieces_of(Wire().head(1) + data(1, b"x" * 16_000), 1):
+        connection.receive(piece)
+    assert joined(connection.take(1)) == (200, b"x" * 16_000, None)
+    assert len(looks) <= 6  # not once for each byte
+
+
 def test_unread_bytes_cost_their_number_however_small_the_pieces() -> None:
     connection = asked(GET)
     connection.receive(Wire().head(1))
@@ -174,6 +184,13 @@ def test_a_head_below_its_bound_is_taken() -> None:
         for piece in pieces_of(out, step):
             connection.receive(piece)
         assert joined(connection.take(1)) == (200, b"", "end")
+
+
+def test_heads_are_bounded_one_by_one() -> None:
+    wire, connection = Wire(), asked(*[GET] * 8)
+    for stream in range(1, 16, 2):
+        connection.receive(continued(stream, wire.block([(":status", "200"), ("x-a", "y" * 60_000)]), "END_STREAM"))
+        assert joined(connection.take(stream)) == (200, b"", "end")
 
 
 @pytest.mark.parametrize("piece", [b"x" * 16_384, b"x" * 1000, b""])

@@ -267,6 +267,7 @@ BROKEN: list[tuple[bytes, int]] = [
     (HeadersFrame(1, b"\x88").serialize() + set_to(), PROTOCOL_ERROR),
     (ContinuationFrame(1, b"\x88", flags=["END_HEADERS"]).serialize(), PROTOCOL_ERROR),
     (PushPromiseFrame(1, promised_stream_id=2, flags=["END_HEADERS"]).serialize(), PROTOCOL_ERROR),
+    (PushPromiseFrame(1, promised_stream_id=2).serialize(), PROTOCOL_ERROR),
     (Wire().head(1, ("content-length", "x")), PROTOCOL_ERROR),
     (Wire().head(1, ("content-length", "9" * 5000)), PROTOCOL_ERROR),
     (Wire().head(1, ("content-length", "5"), ("content-length", "6")), PROTOCOL_ERROR),
@@ -281,7 +282,7 @@ BROKEN: list[tuple[bytes, int]] = [
     (set_to(max_frame_size=1), PROTOCOL_ERROR),
     (set_to(enable_push=1), PROTOCOL_ERROR),
     (raw(4, 0, 0, bytes(5)), FRAME_SIZE_ERROR),
-    (raw(4, 1, 0, bytes(6)), PROTOCOL_ERROR),  # an ACK that says something
+    (raw(4, 1, 0, b"\x01" + bytes(5)), PROTOCOL_ERROR),  # an ACK that says something
     (raw(4, 0, 1), PROTOCOL_ERROR),  # SETTINGS of a stream
     (raw(6, 0, 0, bytes(7)), FRAME_SIZE_ERROR),
     (raw(7, 0, 0, bytes(7)), FRAME_SIZE_ERROR),  # GOAWAY, cut short
