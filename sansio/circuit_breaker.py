@@ -160,7 +160,7 @@ class CircuitBreaker:
 
     __slots__ = (
         *("_config", "_failure_times", "_failures", "_generation", "_now", "_open_duration", "_opened_at"),
-        *("_probes", "_retry_at", "_state", "_successes", "_transitions"),
+        *("_probes", "_retry_at", "_state", "_successes", "_transitions", "undisturbed"),
     )
 
     def __init__(self, config: CircuitBreakerConfig = CircuitBreakerConfig()) -> None:
@@ -175,6 +175,8 @@ class CircuitBreaker:
         self._open_duration: float = config.open_duration  # of the next opening by a failure
         self._probes: dict[CircuitPermit, float] = {}  # outstanding -> end of the lease; in the order they end
         self._transitions: deque[CircuitTransition] = deque(maxlen=_TRANSITIONS_KEPT)
+        self.undisturbed = True
+        """Closed, and with no transition to drain: nobody is held up here, and time will change nothing. To be read only."""
 
     # What requests ask and report.
 
@@ -267,12 +269,8 @@ class CircuitBreaker:
         """The transitions since the last call, oldest first; only the latest 64 where nobody drained for long."""
         drained = list(self._transitions)
         self._transitions.clear()
+        self.undisturbed = self._state is _CLOSED
         return drained
-
-    @property
-    def undisturbed(self) -> bool:
-        """Closed, and with no transition to drain: no request is held up here, and time will change nothing."""
-        return self._state is _CLOSED and not self._transitions
 
     @property
     def consecutive_failures(self) -> int:
@@ -341,6 +339,7 @@ class CircuitBreaker:
         source, self._state = self._state, TRANSITIONS[self._state, reason]
         self._begin_generation()
         self._transitions.append(CircuitTransition(source, self._state, at, reason))
+        self.undisturbed = False
 
     def _begin_generation(self) -> None:
         self._generation += 1

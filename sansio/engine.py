@@ -337,28 +337,22 @@ class RemoteEngineCore:
 
     def _start(self, request: Request, lease: Lease) -> None:
         registry, lane = self._registry, request.lane
+        now, add = registry.now, request.add
         self._generation = lease.generation
-        popped = lane.queue.pop(registry.now)
-        assert popped is request.entry
-        registry.move(request, RequestState.RUNNING)
+        lane.queue.serve(request.entry)
+        registry.started(request)
         lane.running += 1
         request.attempts += 1
         if request.attempts == 1:
-            lane.retry_budget.record_request(registry.now)
+            lane.retry_budget.record_request(now)
         request.aborting = False
         request.lease = lease
-        request.exchange = Exchange(
-            lane.exchange_config,
-            request.add.batch,
-            lease.credential,
-            registry.now,
-            stream=request.add.stream,
-            request_deadline=request.deadline,
+        request.exchange = exchange = Exchange(
+            lane.exchange_config, add.batch, lease.credential, now, stream=add.stream, request_deadline=request.deadline
         )
-        registry.metrics.attempts += 1
-        registry.effects.append(StartAttempt(request.add.request_id, lease.generation, request.exchange, request.fresh))
+        registry.effects.append(StartAttempt(add.request_id, lease.generation, exchange, request.fresh))
         request.fresh = False
-        self._arm_attempt(request)
+        self._arm_attempt(request, exchange)
         if lane.budget is not None and lane.budget.warns(registry.now):
             registry.notice("budget", lane, request.add.request_id, action=str(lane.budget.budget.on_exceeded))
 
@@ -375,7 +369,9 @@ class RemoteEngineCore:
         lease = self._lease(event)
         if lease is None:
             return
-        self._arm_attempt(lease.request)
+        request = lease.request
+        assert request.exchange is not None
+        self._arm_attempt(request, request.exchange)
         registry, lane = self._registry, lease.lane
         snapshot = lane.exchange_config.codec.rate_limit_snapshot(event.head.headers, registry.unix_now)
         if snapshot is not None:
@@ -384,7 +380,7 @@ class RemoteEngineCore:
 
     def _committed(self, event: Committed) -> None:
         lease = self._lease(event)
-        if lease is not None:
+        if lease is not None and lease.probes:
             lease.commit(self._registry.now)
             self._circuits.lease_ended(lease.lane)
 
@@ -545,16 +541,16 @@ class RemoteEngineCore:
         assert request.exchange is not None and request.lease is not None
         error = request.exchange.overdue(self._registry.now)
         if error is None:
-            self._arm_attempt(request)
+            self._arm_attempt(request, request.exchange)
         else:
             request.aborting = True
             self._registry.effects.append(AbortAttempt(request.add.request_id, request.lease.generation, error))
 
-    def _arm_attempt(self, request: Request) -> None:
-        exchange = request.exchange
-        if exchange is not None and not request.aborting:
-            deadline, look_again = exchange.deadline, self._registry.now + exchange.check_interval
-            self._registry.timers.set(request, deadline if deadline < look_again else look_again)
+    def _arm_attempt(self, request: Request, exchange: Exchange) -> None:
+        if not request.aborting:
+            registry = self._registry
+            deadline, look_again = exchange.deadline, registry.now + exchange.check_interval
+            registry.timers.set(request, deadline if deadline < look_again else look_again)
 
     def _expire_queue(self, lane: Lane) -> None:
         due = lane.queue.deadline()
@@ -601,6 +597,8 @@ def _unprocessed(error: InferenceError | None) -> bool:
 
 
 def _check_timeout(timeout: float | None) -> None:
+    if timeout is None:
+        return
     is_number = isinstance(timeout, (int, float)) and not isinstance(timeout, bool)
-    if timeout is not None and not (is_number and 0 < timeout < math.inf):
+    if not (is_number and 0 < timeout < math.inf):
         raise ValueError(f"timeout: {timeout!r} is not a number of seconds above 0, nor None")

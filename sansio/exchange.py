@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 
 from .batch import ExecuteBatch, TokenChunk, TokensBuilder, TokenUsage
 from .codec import ProviderCodec
@@ -70,6 +70,13 @@ class ExchangeConfig:
     timeouts: Timeouts
     max_event_bytes: int = 16 * 1024 * 1024
     max_body_bytes: int = 64 * 1024 * 1024
+    check_intervals: tuple[float, float, float] = field(init=False, repr=False)
+    """`Exchange.check_interval` before the head (unary, streamed) and after it: asked for twice in each attempt."""
+
+    def __post_init__(self) -> None:
+        t = self.timeouts
+        unary, streamed = (_least(t.connect_timeout, t.first_byte(stream=stream)) for stream in (False, True))
+        object.__setattr__(self, "check_intervals", (unary, streamed, _least(t.read_timeout, t.content_timeout)))
 
 
 class Exchange:
@@ -141,10 +148,10 @@ class Exchange:
     @property
     def check_interval(self) -> float:
         """The shortest clock that may start without the engine hearing of it: it looks at `deadline` at least so often."""
-        timeouts = self._config.timeouts
+        unary, streamed, after = self._config.check_intervals
         if self._phase in _BEFORE_THE_HEAD:
-            return _least(timeouts.connect_timeout, timeouts.first_byte(stream=self.stream))
-        return _least(timeouts.read_timeout, timeouts.content_timeout)
+            return streamed if self.stream else unary
+        return after
 
     # ---- what the driver does, told before it does it ------------------------------------------------------------------
 

@@ -216,6 +216,11 @@ class Lease:
     cancelled: bool = False
     accounted: bool = False
 
+    @property
+    def probes(self) -> bool:
+        """Whether a circuit that is not closed let it through to find out."""
+        return self.permit.probe or self.key_permit.probe
+
     def commit(self, now: float) -> None:
         """The commit point: a probe has proven its circuits healthy, however long its stream goes on."""
         if self.permit.probe:

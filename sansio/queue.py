@@ -171,14 +171,17 @@ class RequestQueue:
 
     def pop(self, now: float) -> PriorityRequest | None:
         """Hand out the first entry in order, or ``None``. Whoever is first outside takes the room."""
-        place = self._head(now)
-        if place is None:
-            return None
-        entry = place.entry
+        entry = self.peek(now)
+        if entry is not None:
+            self.serve(entry)
+        return entry
+
+    def serve(self, entry: PriorityRequest) -> None:
+        """Hand out the entry that `peek` has just shown, without looking for it again."""
+        place = self._places[entry.request_id]
         entry.turn = self._inside.serve(place)
         self._forget(place)
         self._let_in()
-        return entry
 
     def remove(self, request_id: int) -> PriorityRequest | None:
         """Take one entry out wherever it stands (a cancellation), or ``None`` when it is not here."""

@@ -90,6 +90,14 @@ class Registry:
         request.state = state
         self._count_state(state, +1)
 
+    def started(self, request: Request) -> None:
+        """A queued request's attempt begins."""
+        metrics = self.metrics
+        metrics.queued -= 1
+        metrics.in_flight += 1
+        metrics.attempts += 1
+        request.state = _RUNNING
+
     def requeue(self, request: Request) -> None:
         """A request returns to its old place in its queue."""
         self.move(request, RequestState.QUEUED)

@@ -66,6 +66,8 @@ class Timers(Generic[Name]):
     def pop_due(self, now: float) -> Name | None:
         """The name due first by ``now``, no longer set; ``None`` when nothing is due. One at a time, because what is done
         about one may stop the next."""
+        if not self._heap or self._heap[0][0] > now:  # nothing is earlier than the top, also where the top is stale
+            return None
         when = self.next()
         if when is None or when > now:
             return None
