@@ -38,6 +38,7 @@ from .messages import (
     is_over_http1,
     private_settings,
     read_head,
+    try_environment,
 )
 
 Pieces = Iterator[bytes]
@@ -164,7 +165,8 @@ class BlockingLine(ABC):
             self._grip.release()  # others use that connection too
         elif not self._grip.holds:
             self._hold(response.extensions.get("network_stream"))
-        self._pieces = response.iter_raw()
+        read_already = response.is_stream_consumed  # by a transport or a hook of the user's
+        self._pieces = iter([response.content] if response.content else []) if read_already else response.iter_raw()
         self._news = read_head(response)
 
     def _hold(self, stream: Any) -> None:
@@ -320,6 +322,7 @@ class BlockingClient(PooledClient[Connection, PooledBlockingLine]):
 
     def __init__(self, module: Any, lowered: Lowered, ssl_context: ssl.SSLContext | None, pool: PoolConfig | None) -> None:
         super().__init__(ssl_context, pool, threading.Lock())
+        try_environment(module)
         self.module = module
         self.lowered = lowered
 

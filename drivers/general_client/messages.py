@@ -12,9 +12,8 @@ import ssl
 from collections.abc import Callable, Iterator
 from typing import Any, Final
 
-from sansio import BadRequest, HttpEvent, HttpRequest, InferenceError, NetworkError, ProtocolError, ResponseHead
+from sansio import BadRequest, HttpEvent, HttpRequest, InferenceError, Internal, NetworkError, ProtocolError, ResponseHead
 from sansio.errors import ForeignError
-from sansio.exchange import internal_error
 from sansio.http_checks import MAX_HEAD_BYTES, authority, coded, content_length, too_large
 from sansio.scrub import excerpt
 
@@ -48,6 +47,20 @@ def private_settings(module: Any, tls: ssl.SSLContext | None) -> dict[str, Any]:
 def trusting_nobody() -> ssl.SSLContext:
     """For a client that goes to a plain origin, and asks for a context all the same."""
     return ssl.SSLContext(ssl.PROTOCOL_TLS_CLIENT)
+
+
+def try_environment(module: Any) -> None:
+    """Raise `ValueError` where the client cannot use the proxies that the environment names, rather than with each request.
+
+    What it says of them is not shown: it may hold a password.
+    """
+    try:
+        module.Client(verify=trusting_nobody(), trust_env=True).close()
+    except ImportError:
+        extra = f"pip install {module.__name__}[socks]"
+        raise ValueError(f"client: {module.__name__} needs another package for this SOCKS proxy: {extra}") from None
+    except (ValueError, module.InvalidURL):
+        raise ValueError(f"client: {module.__name__} cannot use a proxy that the environment names") from None
 
 
 def build_request(module: Any, request: HttpRequest, extensions: dict[str, Any]) -> Any:
@@ -136,7 +149,7 @@ def is_open(stream: Any) -> bool:
 def failed_before_sending(module: Any, error: Exception) -> bool:
     """Whether a client that told nothing of its sending cannot have sent anything: it had no connection."""
     unconnected = (module.ConnectError, module.ConnectTimeout, module.PoolTimeout, module.ProxyError)
-    return isinstance(error, (*unconnected, module.UnsupportedProtocol))
+    return isinstance(error, (*unconnected, module.UnsupportedProtocol, UnicodeError))  # the last: of a name's look-up
 
 
 def failure(module: Any, error: Exception, request: HttpRequest) -> OSError | InferenceError:
@@ -162,7 +175,7 @@ def failure(module: Any, error: Exception, request: HttpRequest) -> OSError | In
         return NetworkError(_said(error)).caused_by(error)
     if isinstance(error, UnicodeError):
         return NetworkError(f"{request.origin.host!r} is not a host name").caused_by(error)
-    return internal_error(error)
+    return Internal(f"{module.__name__} failed: {_said(error)}").caused_by(error)
 
 
 def _not_as_agreed(error: Exception) -> InferenceError:

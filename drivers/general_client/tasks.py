@@ -14,7 +14,7 @@ import contextlib
 import ssl
 from abc import ABC, abstractmethod
 from collections import deque
-from collections.abc import AsyncIterator, Callable, Generator
+from collections.abc import AsyncGenerator, AsyncIterator, Callable, Generator
 from contextlib import contextmanager
 from typing import Any
 
@@ -36,6 +36,7 @@ from .messages import (
     is_over_http1,
     private_settings,
     read_head,
+    try_environment,
 )
 
 Pieces = AsyncIterator[bytes]
@@ -93,7 +94,7 @@ class TaskLine(ABC):
                     raise self._problem from self._problem.__cause__
             else:
                 trace.send()
-                self._pieces = self._response.aiter_raw()
+                self._pieces = _pieces(self._response)
                 self._news = read_head(self._response)
             finally:
                 self.reused = trace.reused
@@ -279,6 +280,7 @@ class TaskClient(PooledClient[Connection, PooledTaskLine]):
         self, module: Any, clock: Callable[[], float], ssl_context: ssl.SSLContext | None, pool: PoolConfig | None
     ) -> None:
         super().__init__(ssl_context, pool)
+        try_environment(module)
         self.module = module
         self.remnants = Remnants()
         self._clock = clock
@@ -353,6 +355,16 @@ class GivenTaskClient:
     async def aclose(self) -> None:
         """Let go of what was left before its end."""
         await self.remnants.clear()
+
+
+def _pieces(response: Any) -> Pieces:
+    """The body as it comes. What a transport or a hook of the user's has read already is there as a whole."""
+    return _once(response.content) if response.is_stream_consumed else response.aiter_raw()
+
+
+async def _once(content: bytes) -> AsyncGenerator[bytes]:
+    if content:
+        yield content
 
 
 def _failure(module: Any, error: Exception, request: HttpRequest) -> OSError | InferenceError:
