@@ -346,6 +346,14 @@ def test_the_end_of_a_connection_ends_everything_on_it(how: str) -> None:
     assert client.machine.actions(99.0) == [] and provider.connections_open == 0
 
 
+def test_a_frame_too_large_is_refused_at_its_head() -> None:
+    client = Client(MockProvider())
+    client.turn(0.0)
+    client.machine.receive_data(b"\0\x40\x01\0\0\0\0\0\x01", 0.0, UNIX)
+    client.run()
+    assert (client.goaway, client.end) == ((0, ErrorCodes.FRAME_SIZE_ERROR), "close")
+
+
 def test_losing_a_connection_forgets_what_was_to_be_sent() -> None:
     machine = MockProvider().connection("h2")
     machine.connection_lost(0.0)

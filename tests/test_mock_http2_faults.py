@@ -261,7 +261,12 @@ def test_a_connection_of_http_2_too_once_it_is_idle(reset: bool, end: str) -> No
 
 def test_where_it_waits_the_other_scripts_are_asked() -> None:
     script = FaultScript(then=CloseOnReuse(), otherwise=FaultScript([Status(500)]))
-    provider = MockProvider(faults=script)
-    connection = provider.connection()
+    connection = MockProvider(faults=script).connection()
     assert play(connection, chat()).status == 500
     assert play(connection, chat()).end == "close"
+
+
+def test_it_may_be_one_of_the_other_scripts() -> None:
+    script = FaultScript(then=Status(500), when="never", otherwise=FaultScript([CloseOnReuse()]))
+    connection = MockProvider(faults=script).connection()
+    assert [play(connection, chat()).end for _ in range(2)] == ["open", "close"]
