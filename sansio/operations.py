@@ -1,14 +1,13 @@
 """What an operator does to a running engine: the same small handles for every driver.
 
 They tell the engine facts by whichever way their driver has (``tell``), and read what it shows inside the driver's critical
-section (``guard``: its lock with threads, nothing on an event loop).
+section (``alone``: under its lock with threads, at once on an event loop).
 """
 
 from __future__ import annotations
 
 from collections.abc import Callable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any
+from typing import Protocol, TypeVar
 
 from .circuit_breaker import CircuitState
 from .engine import RemoteEngineCore
@@ -17,22 +16,33 @@ from .rate_limit import RateLimiterSnapshot
 
 Tell = Callable[[Event], None]
 Clock = Callable[[], float]
+Result = TypeVar("Result")
+
+
+class Alone(Protocol):
+    """Runs something in the driver's critical section."""
+
+    def __call__(self, work: Callable[[], Result], /) -> Result:
+        """What ``work`` returns."""
+        ...
+
+
+def at_once(work: Callable[[], Result], /) -> Result:
+    """Where everything that does not wait is a critical section."""
+    return work()
 
 
 class Breaker:
     """The circuit of each deployment's endpoint. ``deployment`` may be left out where there is only one."""
 
-    __slots__ = ("_clock", "_core", "_guard", "_tell")
+    __slots__ = ("_alone", "_clock", "_core", "_tell")
 
-    def __init__(
-        self, core: RemoteEngineCore, tell: Tell, clock: Clock, guard: AbstractContextManager[Any] | None = None
-    ) -> None:
-        self._core, self._tell, self._clock, self._guard = core, tell, clock, guard or nullcontext()
+    def __init__(self, core: RemoteEngineCore, tell: Tell, clock: Clock, alone: Alone = at_once) -> None:
+        self._core, self._tell, self._clock, self._alone = core, tell, clock, alone
 
     def state(self, deployment: str | None = None) -> CircuitState:
         """Closed, open or half-open."""
-        with self._guard:
-            return self._core.circuit_state(self._clock(), deployment)
+        return self._alone(lambda: self._core.circuit_state(self._clock(), deployment))
 
     def force_open(self, duration: float | None = None, deployment: str | None = None) -> None:
         """Send nothing for ``duration`` seconds, or until `force_closed` or `reset`."""
@@ -50,12 +60,11 @@ class Breaker:
 class Limiter:
     """The limiter of each deployment's key and model."""
 
-    __slots__ = ("_clock", "_core", "_guard")
+    __slots__ = ("_alone", "_clock", "_core")
 
-    def __init__(self, core: RemoteEngineCore, clock: Clock, guard: AbstractContextManager[Any] | None = None) -> None:
-        self._core, self._clock, self._guard = core, clock, guard or nullcontext()
+    def __init__(self, core: RemoteEngineCore, clock: Clock, alone: Alone = at_once) -> None:
+        self._core, self._clock, self._alone = core, clock, alone
 
     def snapshot(self, deployment: str | None = None) -> RateLimiterSnapshot:
         """Its levels now."""
-        with self._guard:
-            return self._core.limiter_snapshot(self._clock(), deployment)
+        return self._alone(lambda: self._core.limiter_snapshot(self._clock(), deployment))

@@ -29,7 +29,7 @@ CallT = TypeVar("CallT", bound=Call)
 
 @dataclass(slots=True)
 class Todo(Generic[CallT]):
-    """What a driver does after one critical section. Nothing here waits.
+    """What a driver does after one critical section. Nothing here waits. To be read, not changed.
 
     wake: calls parked until an order came. interrupt: calls whose caller waits on a connection and must be woken from that.
     close: calls whose connection is to be closed now, their caller being away. refresh: sessions to refresh, each in a task
@@ -47,10 +47,11 @@ class Todo(Generic[CallT]):
 class Switchboard(Generic[CallT]):
     """Routes the orders of ``core``. Calls are known from `register` until `hang_up`."""
 
-    __slots__ = ("_calls", "core")
+    __slots__ = ("_calls", "_nothing", "core")
 
     def __init__(self, core: RemoteEngineCore) -> None:
         self.core = core
+        self._nothing: Todo[CallT] = Todo()
         self._calls: dict[int, CallT] = {}
 
     def __len__(self) -> int:
@@ -64,8 +65,11 @@ class Switchboard(Generic[CallT]):
 
     def handle(self, event: Event, now: float, unix_now: float) -> Todo[CallT]:
         """Tell the engine a fact and route what it orders."""
+        effects = self.core.handle(event, now, unix_now)
+        if not effects:
+            return self._nothing  # as after most facts: made once
         todo: Todo[CallT] = Todo()
-        self._route(self.core.handle(event, now, unix_now), todo, now, unix_now)
+        self._route(effects, todo, now, unix_now)
         return todo
 
     def enter(self, call: CallT) -> None:

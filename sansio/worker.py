@@ -243,10 +243,11 @@ class RemoteWorker:
                     self.chunks.extend(exchange.fail(self._first_cause(exchange, event), now))
         except Exception as error:  # a defect of a codec, ours or a third party's: one request fails, nothing else
             exchange.fail(internal_error(error), now)
-        if exchange.committed and not self._told_commit:
-            self._told_commit = True
+        outcome = exchange.outcome
+        if exchange.committed and not self._told_commit and (outcome is None or outcome.error is not None):
+            self._told_commit = True  # an attempt that has ended well by now says more with that
             self._posts.append(Committed(self.add.request_id, self._attempt))
-        if exchange.outcome is not None:
+        if outcome is not None:
             self._attempt_over(exchange)
 
     def failed(self, error: BaseException, now: float) -> None:

@@ -3,8 +3,8 @@
 from __future__ import annotations
 
 import random
-from collections.abc import Iterator
-from contextlib import contextmanager
+from collections.abc import Callable
+from typing import TypeVar
 
 import pytest
 
@@ -14,6 +14,8 @@ from sansio.engine import RemoteEngineCore
 from sansio.events import CircuitAction, Event, OverrideCircuit
 from sansio.operations import Breaker, Limiter
 from sansio.secret import Secret
+
+Result = TypeVar("Result")
 
 
 def deployment(name: str, port: int, requests_per_minute: int) -> Deployment:
@@ -38,15 +40,16 @@ class Driver:
         self.entered = 0
         self.inside = False
         self.told: list[Event] = []
-        self.breaker = Breaker(self.core, self.tell, self.clock, self.section())
-        self.limiter = Limiter(self.core, self.clock, self.section())
+        self.breaker = Breaker(self.core, self.tell, self.clock, self.alone)
+        self.limiter = Limiter(self.core, self.clock, self.alone)
 
-    @contextmanager
-    def section(self) -> Iterator[None]:
+    def alone(self, work: Callable[[], Result], /) -> Result:
         self.entered += 1
         self.inside = True
-        yield
-        self.inside = False
+        try:
+            return work()
+        finally:
+            self.inside = False
 
     def clock(self) -> float:
         assert self.inside

@@ -98,20 +98,24 @@ class AsyncTokenStream(ABC):
             self._engine.step_away(self)
 
     async def _advance(self) -> TokenChunk:
+        now = self._engine.now()
         while True:
-            match self.worker.step(self._engine.now()):
+            match self.worker.step(now):
                 case Receive():
-                    await self._receive()
+                    now = await self._receive()
                 case Deliver(chunk):
                     return chunk
                 case Post(event):
                     self._engine.tell(event)
                 case Park():
                     await self._park()
+                    now = self._engine.now()
                 case Connect() as step:
                     await self._connect(step)
+                    now = self._engine.now()
                 case Send(request):
                     await self._send(request)
+                    now = self._engine.now()
                 case Discard(keep):
                     self.let_go(keep=keep)
                 case Finish():
@@ -143,14 +147,18 @@ class AsyncTokenStream(ABC):
         except (OSError, InferenceError) as error:
             self.worker.send_failed(error)
 
-    async def _receive(self) -> None:
+    async def _receive(self) -> float:
+        """Returns the time, which then need not be read again."""
         assert self._line is not None
         try:
             events = await self._line.receive()
         except (OSError, InferenceError) as error:
-            self.worker.failed(error, self._engine.now())
+            now = self._engine.now()
+            self.worker.failed(error, now)
         else:
-            self.worker.received(events, self._engine.now(), time.time())
+            now = self._engine.now()
+            self.worker.received(events, now, time.time())
+        return now
 
     def interrupt(self) -> None:
         """Wake the caller from its line."""

@@ -1,8 +1,9 @@
 """`EngineFront`: how a driver tells the engine a fact and does what comes of it, whatever its world is made of.
 
-Under the driver's guard (its lock with threads, nothing on an event loop) the `Switchboard` is told; what it asks for is
-done outside of it, and a shield around both keeps out what could cut them short. The four things in which worlds differ
-are left to the driver: its clock, its one timer, how a session is refreshed, and whom it tells that the engine is empty.
+In one critical section the `Switchboard` is told; what it asks for is done after it. On an event loop that is whatever does
+not await, and nothing has to be done about it; with threads it is a lock (`_alone`), and a shield against what could cut the
+two short (`_told`). Where worlds differ besides is left to the driver: its clock, its one timer, how a session is refreshed,
+and whom it tells that the engine is empty.
 """
 
 from __future__ import annotations
@@ -14,8 +15,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, Protocol, TypedDict, TypeVar
+from typing import Generic, ParamSpec, Protocol, TypedDict, TypeVar
 
 from drivers.credentials import fingerprints
 from sansio import (
@@ -91,6 +91,8 @@ class FrontCall(Protocol):
 
 CallT = TypeVar("CallT", bound=FrontCall)
 ClientT = TypeVar("ClientT", bound=TimedClient)
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
 
 
 class EngineFront(ABC, Generic[CallT, ClientT]):
@@ -101,8 +103,6 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         deployments: Deployments,
         client: ClientT,
         on_notice: Callable[[Notice], None] | None,
-        guard: AbstractContextManager[Any] | None = None,
-        shield: AbstractContextManager[Any] | None = None,
     ) -> None:
         self.config = RemoteEngineConfig.of(deployments)
         """The deployments and how their sessions refresh."""
@@ -112,13 +112,11 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         """Who moves the bytes."""
         self._on_notice = on_notice
         self._armed = math.inf
-        self._guard = guard or nullcontext()
-        self._shield = shield or nullcontext()
         self._ids = itertools.count(1)
         self._running = False
-        self.breaker = Breaker(core, self.tell, self.now, self._guard)
+        self.breaker = Breaker(core, self.tell, self.now, self._alone)
         """The circuit breakers: ``state``, ``force_open``, ``force_closed``, ``reset``."""
-        self.limiter = Limiter(core, self.now, self._guard)
+        self.limiter = Limiter(core, self.now, self._alone)
         """The rate limiters: ``snapshot``."""
 
     # ---- where worlds differ ----------------------------------------------------------------------------------------
@@ -129,7 +127,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
 
     @abstractmethod
     def _wake_at(self, instant: float) -> None:
-        """Call `_timer_fired` at this instant, instead of whenever it would have been. Called under the guard."""
+        """Call `_timer_fired` at this instant, instead of whenever it would have been. Called in the critical section."""
 
     @abstractmethod
     def _refresh(self, order: RefreshSession) -> None:
@@ -143,8 +141,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
 
     def metrics(self) -> EngineMetrics:
         """What the engine has done and is doing."""
-        with self._guard:
-            return self._board.core.metrics()
+        return self._alone(self._board.core.metrics)
 
     def rebuild_session(self, deployment: str | None = None) -> None:
         """Fetch a deployment's credential again; the old one is served meanwhile."""
@@ -152,13 +149,23 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
 
     # ---- the driver's contract --------------------------------------------------------------------------------------
 
+    def _alone(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
+        """Do this in a critical section. On an event loop everything that does not await is one."""
+        return work(*args, **kwargs)
+
+    def _told(self, work: Callable[Args, Todo[CallT] | None], *args: Args.args, **kwargs: Args.kwargs) -> None:
+        """Do this and set the timer in a critical section, and then what it asks for. ``None``: nothing has changed."""
+        todo = self._alone(work, *args, **kwargs)
+        if todo is not None:
+            self._alone(self._arm)
+            self._do(todo)
+
     def tell(self, event: Event) -> None:
         """Tell the engine a fact, and do what it orders."""
-        with self._shield:
-            with self._guard:
-                todo = self._board.handle(event, self.now(), time.time())
-                self._arm()
-            self._do(todo)
+        self._told(self._handle, event)
+
+    def _handle(self, event: Event) -> Todo[CallT]:
+        return self._board.handle(event, self.now(), time.time())
 
     def worker_for(self, batch: ExecuteBatch, options: RequestOptions, *, stream: bool) -> RemoteWorker:
         """The worker of a new request. Raises `ValueError` for what cannot be asked."""
@@ -166,33 +173,27 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
 
     def register(self, call: CallT) -> None:
         """Know this call from now on. Raises `RuntimeError` outside the engine's block."""
-        with self._guard:
-            if not self._running:
-                raise RuntimeError("the engine is not running: use it inside its `with` (or `async with`) block")
-            self._board.register(call)
+        if not self._running:
+            raise RuntimeError("the engine is not running: use it inside its `with` (or `async with`) block")
+        self._alone(self._board.register, call)
 
     def enter(self, call: CallT) -> None:
         """The caller waits inside from now on."""
-        with self._guard:
-            self._board.enter(call)
+        self._alone(self._board.enter, call)
 
     def step_away(self, call: CallT) -> None:
         """The caller is away from now on."""
-        with self._shield:
-            with self._guard:
-                todo = self._board.step_away(call, self.now(), time.time())
-                if todo is None:
-                    return
-                self._arm()
-            self._do(todo)
+        self._told(self._step_away, call)
+
+    def _step_away(self, call: CallT) -> Todo[CallT] | None:
+        return self._board.step_away(call, self.now(), time.time())
 
     def hang_up(self, call: CallT) -> None:
         """The caller is gone: give back what its request held."""
-        with self._shield:
-            with self._guard:
-                todo = self._board.hang_up(call, self.now(), time.time())
-                self._arm()
-            self._do(todo)
+        self._told(self._hang_up, call)
+
+    def _hang_up(self, call: CallT) -> Todo[CallT]:
+        return self._board.hang_up(call, self.now(), time.time())
 
     # ---- the one timer ----------------------------------------------------------------------------------------------
 
@@ -213,15 +214,16 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
 
     def _timer_fired(self) -> None:
         """It is time, or was."""
-        with self._guard:
-            self._armed = math.inf
-            now = self.now()
-            early = self._deadline() > now
-            if early:
-                self._arm()
-        if not early:
-            self.client.expire(now)
+        if self._alone(self._is_due):
+            self.client.expire(self.now())
             self.tell(Tick())
+
+    def _is_due(self) -> bool:
+        self._armed = math.inf
+        if self._deadline() <= self.now():
+            return True
+        self._arm()
+        return False
 
     def _do(self, todo: Todo[CallT]) -> None:
         for call in todo.wake:

@@ -1,15 +1,14 @@
 """The part of a native client that is the same in every driver: its connection pool, and who is told what it decides.
 
-Under the driver's guard (a lock with threads, nothing on an event loop) the pool is told; what it orders is done outside.
+In a critical section (a lock with threads, nothing on an event loop) the pool is told; what it orders is done after it.
 """
 
 from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Hashable
-from contextlib import AbstractContextManager, nullcontext
-from typing import Any, Generic, Protocol, TypeVar
+from collections.abc import Callable, Hashable
+from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from sansio import ConnectionPool, Grant, Http2, Origin, PoolConfig, PoolOrders
 
@@ -24,6 +23,8 @@ class PooledConnection(Hashable, Protocol):
 
 ConnectionT = TypeVar("ConnectionT", bound=PooledConnection)
 LineT = TypeVar("LineT", bound="PooledLine[Any]")
+Args = ParamSpec("Args")
+Result = TypeVar("Result")
 
 
 class PooledLine(Hashable, Protocol[ConnectionT]):
@@ -45,36 +46,32 @@ ALPN = {Http2.OFF: ["http/1.1"], Http2.OFFER: ["h2", "http/1.1"], Http2.ONLY: ["
 class PooledClient(ABC, Generic[ConnectionT, LineT]):
     """Connections to any number of origins, kept for reuse."""
 
-    def __init__(
-        self, ssl_context: ssl.SSLContext | None, config: PoolConfig | None, guard: AbstractContextManager[Any] | None = None
-    ) -> None:
+    def __init__(self, ssl_context: ssl.SSLContext | None, config: PoolConfig | None) -> None:
         self._ssl_context = ssl_context
         self._http2 = (config or PoolConfig()).http2
         self._pool: ConnectionPool[ConnectionT, LineT] = ConnectionPool(config or PoolConfig())
-        self._guard = guard or nullcontext()
 
     @abstractmethod
     def now(self) -> float:
         """The clock of this world: monotonic seconds."""
 
+    def _alone(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
+        """Do this in a critical section. On an event loop everything that does not await is one."""
+        return work(*args, **kwargs)
+
     # ---- for the engine -----------------------------------------------------------------------------------------------
 
     def deadline(self) -> float | None:
         """When a connection will have been idle for too long."""
-        with self._guard:
-            return self._pool.deadline()
+        return self._alone(self._pool.deadline)
 
     def expire(self, now: float) -> None:
         """Close the connections that have been idle for too long."""
-        with self._guard:
-            orders = self._pool.expire(now)
-        self._carry_out(orders)
+        self._carry_out(self._alone(self._pool.expire, now))
 
     def close_idle(self) -> None:
         """Close every idle connection, and from now on each one given back."""
-        with self._guard:
-            orders = self._pool.close()
-        self._carry_out(orders)
+        self._carry_out(self._alone(self._pool.close))
 
     # ---- for lines and connections ------------------------------------------------------------------------------------
 
@@ -95,40 +92,28 @@ class PooledClient(ABC, Generic[ConnectionT, LineT]):
 
     def acquire(self, line: LineT, origin: Origin, *, fresh: bool) -> None:
         """Ask for a connection. The answer is `PooledLine.grant`, at once or later."""
-        with self._guard:
-            orders = self._pool.acquire(line, origin, self.now(), fresh=fresh)
-        self._carry_out(orders)
+        self._carry_out(self._alone(self._pool.acquire, line, origin, self.now(), fresh=fresh))
 
     def withdraw(self, line: LineT) -> None:
         """A line needs no connection any more, or could not dial one."""
-        with self._guard:
-            orders = self._pool.withdraw(line, self.now())
-        self._carry_out(orders)
+        self._carry_out(self._alone(self._pool.withdraw, line, self.now()))
 
     def opened(self, line: LineT, connection: ConnectionT, streams: int | None) -> None:
         """A line has dialled a connection, and uses it."""
-        with self._guard:
-            orders = self._pool.opened(line, connection, streams, self.now())
-        self._carry_out(orders)
+        self._carry_out(self._alone(self._pool.opened, line, connection, streams, self.now()))
 
     def release(self, connection: ConnectionT) -> None:
         """A line has left a connection that may be used again."""
-        with self._guard:
-            orders = self._pool.released(connection, self.now(), reusable=True)
-        self._carry_out(orders)
+        self._carry_out(self._alone(self._pool.released, connection, self.now(), reusable=True))
 
     def resize(self, connection: ConnectionT, streams: int) -> None:
         """An HTTP/2 connection takes another number of streams; none any more, with 0."""
-        with self._guard:
-            orders = self._pool.resized(connection, streams, self.now())
-        self._carry_out(orders)
+        self._carry_out(self._alone(self._pool.resized, connection, streams, self.now()))
 
     def lose(self, connection: ConnectionT) -> None:
         """A connection is of no use to anybody."""
         connection.close()
-        with self._guard:
-            orders = self._pool.lost(connection, self.now())
-        self._carry_out(orders)
+        self._carry_out(self._alone(self._pool.lost, connection, self.now()))
 
     def _carry_out(self, orders: PoolOrders[ConnectionT, LineT]) -> None:
         for line, grant in orders.grants:

@@ -24,6 +24,7 @@ from contextlib import AbstractContextManager
 from typing import Any
 
 from drivers.front import PooledClient
+from drivers.front.pooled_client import Args, Result
 from sansio import END, Grant, HttpEvent, HttpRequest, InferenceError, Origin, PoolConfig
 
 from .messages import (
@@ -321,7 +322,8 @@ class BlockingClient(PooledClient[Connection, PooledBlockingLine]):
     """
 
     def __init__(self, module: Any, lowered: Lowered, ssl_context: ssl.SSLContext | None, pool: PoolConfig | None) -> None:
-        super().__init__(ssl_context, pool, threading.Lock())
+        super().__init__(ssl_context, pool)
+        self._lock = threading.Lock()
         try_environment(module)
         self.module = module
         self.lowered = lowered
@@ -329,6 +331,10 @@ class BlockingClient(PooledClient[Connection, PooledBlockingLine]):
     def now(self) -> float:
         """The system's monotonic clock."""
         return time.monotonic()
+
+    def _alone(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
+        with self._lock:
+            return work(*args, **kwargs)
 
     def line(self) -> PooledBlockingLine:
         """For one request. Not connected yet."""

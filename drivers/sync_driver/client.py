@@ -21,6 +21,7 @@ from collections.abc import Callable
 from typing import Any
 
 from drivers.front import PooledClient
+from drivers.front.pooled_client import Args, Result
 from sansio import Grant, Http1Connection, HttpEvent, HttpRequest, NetworkError, Origin, PoolConfig
 
 from .interrupts import SHIELD
@@ -302,12 +303,17 @@ class HttpClient(PooledClient[Connection, Line]):
     """Connections to any number of origins, pooled. Thread-safe."""
 
     def __init__(self, ssl_context: ssl.SSLContext | None = None, pool: PoolConfig | None = None) -> None:
-        super().__init__(ssl_context, pool, threading.Lock())
+        super().__init__(ssl_context, pool)
+        self._lock = threading.Lock()
         self._threads: set[threading.Thread] = set()
 
     def now(self) -> float:
         """The system's monotonic clock."""
         return time.monotonic()
+
+    def _alone(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
+        with self._lock:
+            return work(*args, **kwargs)
 
     def line(self) -> Line:
         """For one request. Not connected yet."""
@@ -320,7 +326,7 @@ class HttpClient(PooledClient[Connection, Line]):
         from .http2 import Http2Streams
 
         connection = Http2Streams(self, known)
-        with self._guard:
+        with self._lock:
             self._threads = {thread for thread in self._threads if thread.is_alive()} | {connection.thread}
         return connection
 

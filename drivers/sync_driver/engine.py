@@ -14,7 +14,7 @@ from typing import Protocol, Unpack, assert_never
 
 from drivers.credentials import as_credential, credential_error, read_secret
 from drivers.front import EngineFront, RequestOptions
-from drivers.front.engine_front import Deployments, TimedClient
+from drivers.front.engine_front import Args, Deployments, Result, TimedClient
 from sansio import (
     Close,
     Credential,
@@ -29,6 +29,7 @@ from sansio import (
     RemoteWorker,
     Secret,
     SessionReport,
+    Todo,
     TokenChunk,
     Tokens,
 )
@@ -97,7 +98,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         client: Client | None = None,
     ) -> None:
         self._lock = threading.Lock()
-        super().__init__(deployments, client or build_client(), on_notice, self._lock, SHIELD)
+        super().__init__(deployments, client or build_client(), on_notice)
         self._alarm = threading.Condition(self._lock)
         self._drained = threading.Event()
         self._timer: threading.Thread | None = None
@@ -172,6 +173,14 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         """The system's monotonic clock."""
         return time.monotonic()
 
+    def _alone(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
+        with self._lock:
+            return work(*args, **kwargs)
+
+    def _told(self, work: Callable[Args, Todo[TokenStream] | None], *args: Args.args, **kwargs: Args.kwargs) -> None:
+        with SHIELD:
+            super()._told(work, *args, **kwargs)
+
     def _wake_at(self, instant: float) -> None:
         self._alarm.notify()
 
@@ -236,10 +245,11 @@ class TokenStream:
                 self._engine.step_away(self)
 
     def _advance(self) -> TokenChunk:
+        now = time.monotonic()
         while True:
-            match self.worker.step(time.monotonic()):
+            match self.worker.step(now):
                 case Receive():
-                    self._receive()
+                    now = self._receive()
                 case Deliver(chunk):
                     return chunk
                 case Post(event):
@@ -248,10 +258,13 @@ class TokenStream:
                     with SHIELD.lowered():
                         self._signal.wait()
                     self._signal.clear()
+                    now = time.monotonic()
                 case Connect() as step:
                     self._connect(step)
+                    now = time.monotonic()
                 case Send(request):
                     self._send(request)
+                    now = time.monotonic()
                 case Discard(keep):
                     self.let_go(keep=keep)
                 case Finish():
@@ -285,14 +298,18 @@ class TokenStream:
         except (OSError, InferenceError) as error:
             self.worker.send_failed(error)
 
-    def _receive(self) -> None:
+    def _receive(self) -> float:
+        """Returns the time, which then need not be read again."""
         assert self._line is not None
         try:
             events = self._line.receive()
         except (OSError, InferenceError) as error:
-            self.worker.failed(error, time.monotonic())
+            now = time.monotonic()
+            self.worker.failed(error, now)
         else:
-            self.worker.received(events, time.monotonic(), time.time())
+            now = time.monotonic()
+            self.worker.received(events, now, time.time())
+        return now
 
     def wake(self) -> None:
         """The caller is parked, and has an order. Any thread may call this."""
