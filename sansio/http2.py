@@ -51,19 +51,11 @@ _GOAWAY = struct.Struct("!LL")
 _SETTING = struct.Struct("!HL")
 _WINDOW_UPDATE = struct.Struct("!HBBBLL")
 
-
-class _Frame(enum.IntEnum):
-    """RFC 9113, section 6."""
-
-    DATA = 0
-    HEADERS = 1
-    SETTINGS = 4
-    PUSH_PROMISE = 5
-    GOAWAY = 7
-    CONTINUATION = 9
-
+_DATA, _HEADERS, _SETTINGS, _PUSH_PROMISE, _GO_AWAY, _CONTINUATION = 0x0, 0x1, 0x4, 0x5, 0x7, 0x9
+"""Types of frames (RFC 9113, section 6). Plain numbers: members of an enumeration took a quarter of the time of DATA."""
 
 _END_STREAM, _ACK, _END_HEADERS, _PADDED = 0x1, 0x1, 0x4, 0x8
+"""Their flags."""
 
 
 class _Code(enum.IntEnum):
@@ -133,7 +125,7 @@ class Http2Connection:
         self._usable = True
         self._broken = False  # nothing is read any more
         self._farewell = ""  # what the peer's GOAWAY said
-        self._awaits: _Frame | None = _Frame.SETTINGS  # the only frame that may come next; None: any
+        self._awaits: int | None = _SETTINGS  # the only frame that may come next; None: any
         self._block_bytes = 0  # of the header block that is under way
         self._rest = bytearray()  # the beginning of a frame
         self._need = _HEADER.size  # bytes of it before there is something to do
@@ -248,7 +240,7 @@ class Http2Connection:
             if after > end:
                 self._need = after - at
                 break
-            if kind == _Frame.DATA and stream_id and self._awaits is None:
+            if kind == _DATA and stream_id and self._awaits is None:
                 self._data(data, payload, after, flags, stream_id)
             else:
                 self._frame(data[at:after], kind, flags, stream_id)
@@ -259,11 +251,11 @@ class Http2Connection:
 
     def _improper(self, length: int, kind: int, flags: int, stream_id: int) -> bool:
         """Whether a frame can be refused by its header alone: without waiting for its rest, which may never come."""
-        if self._awaits is _Frame.SETTINGS and (kind, flags & _ACK, stream_id) != (_Frame.SETTINGS, 0, 0):
+        if self._awaits == _SETTINGS and (kind, flags & _ACK, stream_id) != (_SETTINGS, 0, 0):
             self._fail(_Code.PROTOCOL_ERROR, f"it does not begin with SETTINGS; {_SWITCH_OFF}")
         elif length > _MAX_FRAME:
             self._fail(_Code.FRAME_SIZE_ERROR, f"a frame of {length} bytes")
-        elif kind == _Frame.PUSH_PROMISE:
+        elif kind == _PUSH_PROMISE:
             self._fail(_Code.PROTOCOL_ERROR, "a pushed stream")
         elif stream_id and (stream_id >= self._next_id or not stream_id & 1) and kind in _OF_OPENED_STREAMS:
             self._fail(_Code.PROTOCOL_ERROR, "a frame on a stream that was never opened")
@@ -306,17 +298,17 @@ class Http2Connection:
 
     def _frame(self, frame: bytes, kind: int, flags: int, stream_id: int) -> None:
         """Any frame but DATA; and DATA that is out of place, for h2 to refuse."""
-        if self._awaits is not _Frame.CONTINUATION:
-            if kind > _Frame.CONTINUATION:
+        if self._awaits != _CONTINUATION:
+            if kind > _CONTINUATION:
                 return  # an extension: to be ignored (RFC 9113, section 5.5)
-            if kind == _Frame.GOAWAY and not stream_id and len(frame) >= _HEADER.size + _GOAWAY.size:
+            if kind == _GO_AWAY and not stream_id and len(frame) >= _HEADER.size + _GOAWAY.size:
                 self._go_away(frame[_HEADER.size :])
                 return
-            if kind == _Frame.SETTINGS:
+            if kind == _SETTINGS:
                 self._awaits = None
                 frame = frame if flags & _ACK else self._sane_settings(frame)
-        if kind in (_Frame.HEADERS, _Frame.CONTINUATION):
-            self._awaits = None if flags & _END_HEADERS else _Frame.CONTINUATION
+        if kind in (_HEADERS, _CONTINUATION):
+            self._awaits = None if flags & _END_HEADERS else _CONTINUATION
             self._block_bytes += len(frame)
         if self._block_bytes > _MAX_BLOCK_BYTES:
             self._fail(_Code.ENHANCE_YOUR_CALM, "a head without an end")

@@ -192,10 +192,12 @@ def pieces_of(wire: bytes, step: int) -> list[bytes]:
     return [wire[at : at + step] for at in range(0, len(wire), step)]
 
 
+NUMBERS = b"".join(number.to_bytes(4, "big") for number in range(250_000))
+
+
 def upload(length: int) -> HttpRequest:
     """A request with a body of so many bytes, no two frames of which are alike."""
-    numbers = b"".join(at.to_bytes(4, "big") for at in range(0, length, 4))
-    return HttpRequest("POST", "https://h/", (), numbers[:length])
+    return HttpRequest("POST", "https://h/", (), NUMBERS[:length])
 
 
 def sent_bytes(out: bytes, stream: int) -> int:

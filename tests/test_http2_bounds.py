@@ -272,6 +272,17 @@ def test_the_servers_table_is_kept_in_step_and_small(sizes: list[int]) -> None:
         assert connection._h2.encoder.header_table_size <= 4096
 
 
+def test_the_smallest_size_of_the_table_is_announced_and_the_last() -> None:
+    connection = asked()
+    for size in (4000, 0, 2**20, 100):
+        connection.receive(set_to(header_table_size=size))
+    connection.outgoing()
+    connection.send(GET)
+    head = frames(connection.outgoing())[-1]
+    assert isinstance(head, HeadersFrame)
+    assert head.data.startswith(b"\x20\x3f\x45\x82")  # 0, then 100, then the method (RFC 7541, 6.3)
+
+
 def test_streams_that_are_over_leave_nothing_behind() -> None:
     wire, connection = Wire(), asked()
     for _ in range(1500):

@@ -218,6 +218,11 @@ def test_a_server_that_goes_away_gracefully() -> None:
     assert connection.receive(b"") == []
 
 
+def test_the_reserved_bit_of_the_last_stream_id_is_ignored() -> None:
+    connection = asked(GET, GET)
+    assert connection.receive(raw(7, 0, 0, (2**31 + 1).to_bytes(4, "big") + bytes(4))) == [3]
+
+
 def test_what_had_begun_was_looked_at_whatever_the_server_says() -> None:
     connection = asked(GET)
     connection.receive(Wire().head(1) + go_away(0))

@@ -142,7 +142,7 @@ def test_no_bytes_raise(pieces: list[bytes], greeted: bool) -> None:
         max_size=12,
     )
 )
-@settings(max_examples=250, deadline=None)
+@settings(max_examples=120, deadline=None)
 def test_no_frames_raise(pieces: list[bytes]) -> None:
     survives([GREETING, *pieces])
 
@@ -173,7 +173,7 @@ FRAMES = [
     st.lists(st.sampled_from(FRAMES), max_size=14),
     st.lists(st.tuples(st.integers(0, 300), st.integers(0, 255)), max_size=2),
 )
-@settings(max_examples=300, deadline=None)
+@settings(max_examples=150, deadline=None)
 def test_no_order_of_frames_raises_nor_any_damage_to_them(order: list[bytes], damage: list[tuple[int, int]]) -> None:
     wire = bytearray(GREETING + b"".join(order))
     for at, value in damage:
@@ -303,5 +303,5 @@ class Exchanges(RuleBasedStateMachine):
             assert joined(self.connection.take(stream))[1:] == (self.due[stream], "end")
 
 
-Exchanges.TestCase.settings = settings(max_examples=40, stateful_step_count=30, deadline=None)
+Exchanges.TestCase.settings = settings(max_examples=30, stateful_step_count=30, deadline=None)
 test_exchanges = Exchanges.TestCase
