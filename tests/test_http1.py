@@ -150,6 +150,72 @@ def test_a_server_reads_what_was_asked(method: str, path: str, fields: dict[str,
     assert (data, server.trailing_data) == (body, (b"", False))
 
 
+@given(
+    st.sampled_from(["GET", "POST", "HEAD", "DELETE", "patch"]),
+    st.text("abc/%20?=&#.:@", max_size=12),
+    st.lists(st.tuples(st.text("abcx-_1", min_size=1, max_size=6), st.text(max_size=12)), max_size=4),
+    st.binary(max_size=60),
+    st.sampled_from(["http://h", "https://h:8443", "http://[::1]:80", "HTTP://A.b"]),
+)
+@settings(max_examples=200, deadline=None)
+def test_what_is_written_is_what_h11_would_write(
+    method: str, path: str, fields: list[tuple[str, str]], body: bytes, base: str
+) -> None:
+    try:
+        request = HttpRequest(method, f"{base}/{path}", tuple(fields), body)
+    except ValueError:
+        return
+    sent = Http1Connection().send(request)
+    lines = sent.partition(b"\r\n\r\n")[0].split(b"\r\n")[1:]
+    said = [(name, value) for name, _, value in (line.partition(b": ") for line in lines)]
+    assert [name.decode() for name, _ in said][: len(fields) + 1] == ["host", *(name for name, _ in fields)]
+    client = h11.Connection(h11.CLIENT)
+    written = client.send(h11.Request(method=method, target=request.target, headers=said)) or b""
+    written += (client.send(h11.Data(body)) or b"") if body else b""
+    assert sent == written + (client.send(h11.EndOfMessage()) or b"")
+
+
+@given(
+    st.lists(
+        st.sampled_from(["\r", "\n", "\r\n", "\0", " ", "\t", ":", "a", "\x85", "\u2028", "\u010a", "\xff"]), max_size=6
+    )
+)
+@settings(max_examples=200, deadline=None)
+def test_one_request_is_never_two(bits: list[str]) -> None:
+    evil = "".join(bits)
+    for parts in (
+        ("P" + evil, "/", "x-a", "1"),
+        ("POST", evil, "x-a", "1"),
+        ("POST", "/", "x" + evil, "1"),
+        ("POST", "/", "x-a", evil),
+    ):
+        method, path, name, value = parts
+        try:
+            request = HttpRequest(method, f"http://h/{path}", ((name, value), ("connection", "keep-alive")), b"{}")
+        except ValueError:
+            continue
+        server = h11.Connection(h11.SERVER)
+        server.receive_data(Http1Connection().send(request))
+        head, data, end = server.next_event(), server.next_event(), server.next_event()
+        assert isinstance(head, h11.Request)
+        assert [name for name, _ in head.headers] == [
+            b"host",
+            name.encode(),
+            b"connection",
+            b"accept-encoding",
+            b"content-length",
+        ]
+        assert isinstance(data, h11.Data)
+        assert (bytes(data.data), isinstance(end, h11.EndOfMessage), server.trailing_data) == (b"{}", True, (b"", False))
+
+
+def test_a_tunnel_is_not_asked_for() -> None:
+    connection = Http1Connection()
+    with pytest.raises(ValueError, match=r"^method: CONNECT"):
+        connection.send(HttpRequest("CONNECT", "http://h/"))
+    assert (connection.reusable, connection.ended) == (True, True)  # nothing has changed
+
+
 # ---- what is received: every framing, however it is cut ---------------------------------------------------------------
 
 LENGTH = OK + b"Content-Length: 5\r\nContent-Type: text/plain\r\n\r\nhello"
@@ -247,6 +313,18 @@ def test_events_come_as_soon_as_their_bytes_do() -> None:
     assert not connection.ended
     assert connection.receive(b"lo!") == [b"lo!", END]
     assert connection.ended
+
+
+@pytest.mark.parametrize("kind", [bytes, bytearray, memoryview])
+def test_bytes_of_any_kind_are_taken_and_not_kept(kind: type[bytes] | type[bytearray] | type[memoryview]) -> None:
+    buffer = bytearray(LENGTH[:-2])
+    connection = asked()
+    head, body = connection.receive(kind(buffer))
+    buffer[:] = bytes(len(buffer))
+    assert (isinstance(head, ResponseHead), body, type(body)) == (True, b"hel", bytes)
+    assert connection.receive(kind(b"lo")) == [b"lo", END]
+    assert connection.receive(kind(b"")) == []
+    assert not connection.reusable
 
 
 def test_the_pieces_of_one_call_are_one() -> None:
@@ -373,8 +451,9 @@ def test_bytes_behind_a_response_make_it_unfit(left_over: bytes) -> None:
     assert not connection.reusable
 
 
-def test_a_request_that_says_close_is_the_last() -> None:
-    connection = asked(HttpRequest("POST", "http://h/", (("connection", "close"),)))
+@pytest.mark.parametrize("options", ["close", "Close", "x , CLOSE"])
+def test_a_request_that_says_close_is_the_last(options: str) -> None:
+    connection = asked(HttpRequest("POST", "http://h/", (("connection", options),)))
     connection.receive(LENGTH)
     assert not connection.reusable
 
