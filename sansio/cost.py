@@ -45,9 +45,8 @@ UNKNOWN_COST: Final = CostEstimate(None, "unknown")
 
 def cost_of(usage: TokenUsage | None, price: Price | None) -> CostEstimate:
     """What a usage costs: exact where the usage is, estimated (a lower bound) where it is one, unknown without either."""
-    if usage is None or price is None or usage.provenance == "unknown":
-        return UNKNOWN_COST
-    return CostEstimate(_usd(usage, price), "exact" if usage.provenance == "exact" else "estimated")
+    usd, provenance = _cost(usage, price)
+    return UNKNOWN_COST if usd is None else CostEstimate(usd, provenance)
 
 
 def estimate_cost(estimate: TokenEstimate, price: Price | None) -> CostEstimate:
@@ -55,6 +54,12 @@ def estimate_cost(estimate: TokenEstimate, price: Price | None) -> CostEstimate:
     if price is None:
         return UNKNOWN_COST
     return CostEstimate(_usd(TokenUsage(estimate.input_tokens, estimate.output_tokens), price), "estimated")
+
+
+def _cost(usage: TokenUsage | None, price: Price | None) -> tuple[float | None, CostProvenance]:
+    if usage is None or price is None or usage.provenance == "unknown":
+        return None, "unknown"
+    return _usd(usage, price), "exact" if usage.provenance == "exact" else "estimated"
 
 
 def _usd(usage: TokenUsage, price: Price) -> float:
@@ -113,16 +118,15 @@ class _Account:
     def __init__(self) -> None:
         self.attempts = self.unknown = self.exact = self.estimated = self.input_tokens = self.output_tokens = 0
 
-    def add(self, cost: CostEstimate, usage: TokenUsage | None, sign: int) -> None:
+    def add(self, usd: float | None, provenance: CostProvenance, usage: TokenUsage | None, sign: int) -> None:
         """Count an attempt (``sign`` 1) or take it back (-1)."""
         self.attempts += sign
-        nano_usd = sign * round((cost.usd or 0.0) * _NANO)
-        if cost.provenance == "exact":
-            self.exact += nano_usd
-        elif cost.provenance == "estimated":
-            self.estimated += nano_usd
-        else:
+        if usd is None:
             self.unknown += sign
+        elif provenance == "exact":
+            self.exact += sign * round(usd * _NANO)
+        else:
+            self.estimated += sign * round(usd * _NANO)
         if usage is not None:
             self.input_tokens += sign * usage.input_tokens
             self.output_tokens += sign * usage.output_tokens
@@ -150,14 +154,15 @@ class CostLedger:
             return False
         account = self._account(entry.deployment, entry.model)
         if before is not None:
-            account.add(before, entry.usage, -1)
-        account.add(cost, usage, 1)
+            account.add(before.usd, before.provenance, entry.usage, -1)
+        account.add(cost.usd, cost.provenance, usage, 1)
         entry.cost, entry.usage = cost, usage
         return True
 
-    def count(self, deployment: str, model: str, cost: CostEstimate, usage: TokenUsage | None = None) -> None:
-        """Count an attempt of which nothing better will be known: no entry of it is kept."""
-        self._account(deployment, model).add(cost, usage, 1)
+    def count(self, deployment: str, model: str, usage: TokenUsage | None, price: Price | None) -> None:
+        """Count an attempt of which nothing better will be known: no entry of it is made, and none is kept."""
+        usd, provenance = _cost(usage, price)
+        self._account(deployment, model).add(usd, provenance, usage, 1)
 
     def totals(self, deployment: str | None = None, model: str | None = None) -> CostTotals:
         """The sum over all attempts, or those of one deployment, one model, or both."""

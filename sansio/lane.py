@@ -141,10 +141,10 @@ class Lane:
     def deadline(self, now: float) -> float | None:
         """When time alone changes something here: a request runs out of it, or a throttled one has its slot back."""
         due = self.queue.deadline()
-        if self.budget is not None and len(self.queue) > 0 and self.budget.throttles(now):
-            recovers_at = self.budget.recovers_at(now)
-            return recovers_at if due is None else min(due, recovers_at)
-        return due
+        if self.budget is None or len(self.queue) == 0 or not self.budget.throttles(now):
+            return due
+        recovers_at = self.budget.recovers_at(now)
+        return recovers_at if due is None else min(due, recovers_at)
 
     def slots(self, now: float) -> int:
         """How many attempts may run: as configured, half of that (never below one) while a throttling budget is exceeded."""
@@ -158,13 +158,15 @@ class Lane:
 
         The percentile is of whole answers, all choices together, so it is not multiplied by the choices asked for.
         """
-        if add.estimate.output_is_limit or add.batch.max_output_tokens is not None:
-            return add.estimate
-        limits, input_tokens, output_tokens = self.group.limiter.limits, add.estimate.input_tokens, self.outputs.value()
-        if limits.output_tokens_per_minute is not None:
-            output_tokens = min(output_tokens, limits.output_tokens_per_minute)
-        if limits.tokens_per_minute is not None:
-            output_tokens = min(output_tokens, max(0, limits.tokens_per_minute - input_tokens))
+        asked = add.estimate
+        if asked.output_is_limit or add.batch.max_output_tokens is not None:
+            return asked
+        limits, input_tokens, output_tokens = self.group.limiter.limits, asked.input_tokens, self.outputs.value()
+        of_output, of_both = limits.output_tokens_per_minute, limits.tokens_per_minute
+        if of_output is not None and output_tokens > of_output:
+            output_tokens = of_output
+        if of_both is not None and input_tokens + output_tokens > of_both:
+            output_tokens = max(0, of_both - input_tokens)
         return TokenEstimate(input_tokens, output_tokens)
 
     def take(self, request: Request, generation: int, now: float, unix_now: float) -> Lease | Blocked:

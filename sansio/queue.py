@@ -232,6 +232,8 @@ class RequestQueue:
 
     def deadline(self) -> float | None:
         """The instant (monotonic seconds) at which `expire` has something to take out, or ``None``. May be in the past."""
+        if not (self._deadlines.living or self._timeouts.living):  # asked at every fact, and mostly nothing can run out
+            return None
         due = self._next_due()
         return None if due is None else due[0]
 
@@ -264,15 +266,14 @@ class RequestQueue:
             self._timeouts.discard(entry.request_id)
 
     def _next_due(self) -> tuple[float, int, int] | None:
-        if not self._timeouts.living:  # asked at every fact, and mostly nobody waits outside
-            return self._deadlines.first() if self._deadlines.living else None
         deadline, timeout = self._deadlines.first(), self._timeouts.first()
         return timeout if deadline is None or (timeout is not None and timeout < deadline) else deadline
 
     def _head(self, now: float) -> _Place | None:
         now = self._advance(now)
         while (place := self._inside.first(now)) is not None:
-            if not _passed(place.entry.deadline, now):
+            deadline = place.entry.deadline
+            if deadline is None or deadline > now:
                 return place
             self._inside.discard(place)  # `expire` collects it
         return None

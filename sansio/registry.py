@@ -11,7 +11,7 @@ from dataclasses import replace
 from typing import Any, TypeAlias
 
 from .batch import TokenUsage
-from .cost import CostLedger, cost_of
+from .cost import CostLedger
 from .errors import InferenceError
 from .events import Complete, Effect, Notice, NoticeKind
 from .lane import Circuit, Group, Lane, Lease, Request, RequestState, SessionSlot
@@ -45,10 +45,13 @@ class Registry:
 
     def add(self, request: Request) -> None:
         """A request was accepted into its lane's queue."""
-        request_id = request.add.request_id
-        self.requests[request_id] = request.lane.requests[request_id] = request
+        request_id, lane = request.add.request_id, request.lane
+        self.requests[request_id] = lane.requests[request_id] = request
         self.metrics.queued += 1
-        self.touch(request.lane)
+        if lane.running < lane.slots(self.now):
+            self.touch(lane)
+        else:  # nothing can start; but it may run out of time
+            self.timers.set(lane, lane.deadline(self.now))
 
     def reject(self, request: Request, error: InferenceError) -> None:
         """A request was refused before it was accepted."""
@@ -60,7 +63,7 @@ class Registry:
 
     def finish(self, request: Request, error: InferenceError | None) -> None:
         """The one terminal outcome of an accepted request. A refusal from outside a full queue counts as rejected."""
-        outside = request.state is RequestState.QUEUED and error is not None and error.kind == "backpressure"
+        outside = error is not None and request.state is _QUEUED and error.kind == "backpressure"
         self.remove(request)
         if error is None:
             self.metrics.done += 1
@@ -74,14 +77,17 @@ class Registry:
 
     def remove(self, request: Request) -> None:
         """Forget a request, wherever it is."""
-        request_id, lane, state = request.add.request_id, request.lane, request.state
-        if state is _QUEUED:
+        request_id, lane = request.add.request_id, request.lane
+        if request.state is _RUNNING:
+            self.metrics.in_flight -= 1
+        elif request.state is _QUEUED:
+            self.metrics.queued -= 1
             lane.queue.remove(request_id)
             self.touch(lane)
-        elif state is not _RUNNING:  # it backs off or is parked
+        else:  # it backs off or is parked
+            self.metrics.waiting -= 1
             self.timers.set(request, None)
             lane.session.parked.pop(request_id, None)
-        self._count_state(state, -1)
         del self.requests[request_id], lane.requests[request_id]
 
     def move(self, request: Request, state: RequestState) -> None:
@@ -122,7 +128,7 @@ class Registry:
     def account(self, lane: Lane, usage: TokenUsage | None) -> None:
         """Count what one attempt used and cost; unknown is counted as unknown."""
         deployment = lane.deployment
-        self.costs.count(deployment.name, deployment.model, cost_of(usage, lane.price), usage)
+        self.costs.count(deployment.name, deployment.model, usage, lane.price)
         if usage is None:
             self.metrics.unknown_usage += 1
         else:

@@ -164,7 +164,8 @@ class RetryBudget:
 
     def record_request(self, now: float) -> None:
         """A request was sent for the first time: it earns ``ratio`` of a retry."""
-        self._advance(now)
+        if now > self._now:
+            self._advance(now)
         self._debt -= self._earned
 
     def available(self, now: float) -> int:
@@ -189,6 +190,9 @@ class RetryBudget:
 
     def _mark(self, now: float) -> None:
         marks = self._marks
+        if len(marks) == 1 and marks[0].debt >= self._debt:  # no retry lately: the only mark gives way to the new one
+            marks[0].debt, marks[0].first, marks[0].last = self._debt, now, now
+            return
         while marks and marks[-1].debt >= self._debt:
             marks.pop()
         if marks and now - marks[-1].first < self._span:
