@@ -16,7 +16,7 @@ import math
 from dataclasses import dataclass, field
 
 from .batch import ExecuteBatch, TokenChunk, TokensBuilder, TokenUsage
-from .codec import ProviderCodec
+from .codec import ProviderCodec, StreamDecoder
 from .errors import (
     DeadlineExceeded,
     EngineClosed,
@@ -123,7 +123,7 @@ class Exchange:
         self._held: list[TokenChunk] = []
         self._builder = TokensBuilder()
         self._sse: SseDecoder | None = None
-        self._decoder = config.codec.stream_decoder(batch) if stream else None
+        self._decoder: StreamDecoder | None = None
 
     @property
     def phase(self) -> Phase:
@@ -207,6 +207,7 @@ class Exchange:
             self._enter(Phase.REFUSED, now, None)
         elif self.stream:
             self._sse = SseDecoder(max_event_bytes=self._config.max_event_bytes)
+            self._decoder = self._config.codec.stream_decoder(self._batch)  # not in the engine: it may raise
             self._enter(Phase.STREAM, now, None)
         else:
             self._enter(Phase.UNARY, now, None)

@@ -868,3 +868,14 @@ def test_a_stream_is_complete_with_every_choice_that_was_asked_for() -> None:
     assert exchange.outcome is not None
     assert exchange.outcome.error is not None
     assert exchange.outcome.error.kind == "stream_interrupted"
+
+
+def test_the_codec_is_asked_for_a_decoder_when_a_stream_begins_and_not_by_the_engine_that_makes_the_exchange() -> None:
+    class NoDecoder(WordCodec):
+        def stream_decoder(self, batch: ExecuteBatch | None = None) -> Any:
+            raise KeyError("no decoder")
+
+    exchange = Exchange(ExchangeConfig(NoDecoder(), NO_CLOCKS), BATCH, SESSION, 0.0, stream=True)
+    exchange.sending(0.0)
+    with pytest.raises(KeyError):
+        exchange.receive_head(200, SSE, 0.0, 0.0)
