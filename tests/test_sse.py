@@ -460,6 +460,83 @@ def test_a_large_event_in_small_pieces(size: int) -> None:
         assert chunks == expected
 
 
+# A stream that has been regular for a while, and what may come then.
+
+REGULAR_SO_FAR = {
+    "data": (b"data: one\n\n" * 2, message("one")),
+    "named": (b"event: n\ndata: one\n\n" * 2, SseChunk("one", "n")),
+}
+GOES_ON = [
+    b"data: a\n\ndata: b\n\ndata: c\n\n",
+    b"event: n\ndata: a\n\nevent: n\ndata: b\n\nevent: n\ndata: c\n\n",
+    b"event: n\ndata: a\n\nevent: m\ndata: b\n\nevent: m\ndata: c\n\nevent: n\ndata: d\n\n",
+    b"event: n\ndata: a\n\ndata: b\n\nevent: n\ndata: c\n\n",
+    b"data: a\n\nevent: n\ndata: b\n\ndata: c\n\n",
+    "data: ä€\n\ndata: 😀\n\nevent: n\ndata: ö\n\nevent: n\ndata: ß😀\n\n".encode(),
+    b"data: \xff\n\ndata: \xe2\x82\n\nevent: n\ndata: \xf0\x9f\n\nevent: n\ndata: x\n\n",
+    b"event: \xff\ndata: a\n\nevent: \xff\ndata: b\n\nevent: \xef\xbf\xbd\ndata: c\n\nevent: \xff\ndata: d\n\n",
+    b"data: a\ndata: b\n\ndata: c\n\n",
+    b"event: n\ndata: a\ndata: b\n\nevent: n\ndata: c\n\n",
+    b"data: a\n\nid: 7\ndata: b\n\ndata: c\n\nevent: n\ndata: d\n\n",
+    b"id: 7\nevent: n\ndata: a\n\nevent: n\ndata: b\n\nevent: n\ndata: c\n\n",
+    b"data: a\r\n\r\ndata: b\r\n\r\nevent: n\r\ndata: c\r\n\r\n",
+    b"data: a\rdata: b\n\ndata: c\r\rdata: d\n\n",
+    b"data: data: a\n\ndata: event: n\n\nevent: n\ndata: data: b\n\n",
+    b"data: \n\ndata: \n\nevent: n\ndata: \n\nevent: n\ndata: \n\n",
+    b"data: a\n\n\n\ndata: b\n\n: ping\n\ndata: c\n\n",
+    b"event: nn\ndata: a\n\nevent: n\nretry: 5\ndata: b\n\nevent:n\ndata: c\n\n",
+]
+
+
+@pytest.mark.parametrize("shape", REGULAR_SO_FAR)
+@pytest.mark.parametrize("rest", GOES_ON)
+def test_a_regular_stream_may_go_on_in_any_way(shape: str, rest: bytes) -> None:
+    """What was expected of it makes no difference, wherever the pieces are cut."""
+    begun, first = REGULAR_SO_FAR[shape]
+    reference = Reference().run(begun + rest)
+    expected = (reference.chunks, reference.last_event_id, reference.retry_ms)
+    assert reference.chunks[:2] == [first, first]
+    events = rest.replace(b"\n\n", b"\n\n|").split(b"|")
+    assert decode([begun, *events]) == expected
+    for one in range(len(rest) + 1):
+        assert decode([begun, rest[:one], rest[one:]]) == expected
+        for other in range(one, len(rest) + 1, 5):
+            assert decode([begun, begun, rest[:one], rest[one:other], rest[other:]])[0][2:] == reference.chunks
+
+
+@pytest.mark.parametrize("shape", REGULAR_SO_FAR)
+@pytest.mark.parametrize(
+    "cut_off", [b"event: n\ndata: ab", b"data: ab", b"data: a\xe2", b"event: n\nda", b"event: n\ndata: a\nid: 3"]
+)
+def test_a_regular_stream_may_end_anywhere(shape: str, cut_off: bytes) -> None:
+    begun, _ = REGULAR_SO_FAR[shape]
+    reference = Reference().run(begun + cut_off, dispatch_incomplete=True)
+    for place in range(len(cut_off) + 1):
+        for dispatch_incomplete in (False, True):
+            decoder = SseDecoder()
+            chunks = [chunk for piece in (begun, cut_off[:place], cut_off[place:]) for chunk in decoder.feed(piece)]
+            chunks += decoder.finish(dispatch_incomplete=dispatch_incomplete)
+            assert chunks == reference.chunks[: None if dispatch_incomplete else 2]
+
+
+@pytest.mark.parametrize("name", ["n", "n" * 100, "n" * 101, "n" * 5000])
+def test_a_type_of_any_length_may_come_again(name: str) -> None:
+    event = f"event: {name}\ndata: a\n\n".encode()
+    for pieces in ([event] * 5, [event * 5], cut(event * 5, range(0, 5 * len(event), 7))):
+        assert decode(pieces)[0] == [SseChunk("a", name)] * 5
+
+
+def test_what_is_expected_takes_little_memory() -> None:
+    event = b"event: " + b"n" * 100_000 + b"\ndata: a\n\n"
+    decoder = SseDecoder()
+    tracemalloc.start()
+    for _ in range(5):
+        decoder.feed(event)
+    held, _ = tracemalloc.get_traced_memory()
+    tracemalloc.stop()
+    assert held < 5_000
+
+
 # Properties: any stream, cut anywhere, gives what the reference says.
 
 FIELDS = (b"data: ", b"data:", b"data", b"event: ", b"event", b"id: ", b"id", b"retry: ", b":", b" ")
@@ -503,6 +580,29 @@ def test_every_split_finishes_alike(stream: bytes, places: list[int]) -> None:
 def test_every_split_meets_the_limit_after_the_same_chunks(stream: bytes, places: list[int], limit: int) -> None:
     reference = Reference(limit=limit).run(stream)
     for pieces in (cut(stream, places), single_bytes(stream), [stream]):
+        assert run_limited(pieces, limit, failed=reference.failed) == reference.chunks
+
+
+LONG_EVENTS = st.sampled_from(
+    [
+        b"data: " + b"x" * 30 + b"\n\n",
+        b"event: n\ndata: " + b"y" * 20 + b"\n\n",
+        "data: é€😀\n\n".encode(),
+        b"event: n\ndata: z\n\n",
+        b"event: other\ndata: z\n\n",
+        b"data: 1\r\n\r\n",
+        b"id: 1\ndata: 2\n\n",
+        b"data: a\ndata: b\n\n",
+    ]
+)
+
+
+@settings(max_examples=200)
+@given(st.lists(LONG_EVENTS, max_size=25).map(b"".join), st.lists(st.integers(0, 1000), max_size=25), st.integers(20, 900))
+def test_every_split_of_a_long_stream(stream: bytes, places: list[int], limit: int) -> None:
+    """Limits that matter to none of these events, to some, and to what `feed` takes by itself."""
+    reference = Reference(limit=limit).run(stream)
+    for pieces in (cut(stream, places), [stream[:40], stream[40:]]):
         assert run_limited(pieces, limit, failed=reference.failed) == reference.chunks
 
 
