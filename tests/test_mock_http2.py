@@ -414,6 +414,13 @@ class Kept(Fault):
         yield Raw(repr(held).encode())
 
 
+def test_who_waits_for_ever_has_no_deadline() -> None:
+    client = Client(MockProvider(faults=FaultScript([NeverRespond()])))
+    client.ask()
+    client.turn(0.0)
+    assert client.machine.deadline() is None
+
+
 def test_what_is_forgotten_takes_no_room() -> None:
     """Streams that wait long and are left: their places in the schedule go with them."""
     client = Client(MockProvider(faults=FaultScript([SlowFirstByte(500.0)], then=Kept())))

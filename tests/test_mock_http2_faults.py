@@ -22,6 +22,7 @@ from sansio.simulation import (
     GoAway,
     MockProvider,
     NeverRespond,
+    OversizedHeader,
     PingsOnly,
     ProviderLimits,
     RefuseStream,
@@ -102,6 +103,14 @@ def test_a_torn_exchange_is_a_reset_stream_and_its_neighbours_go_on(fault: Fault
     assert torn.text == "".join(["[hello]", " w1", " w2"][:pieces])
     assert before.text == after.text == WHOLE and client.end == "open" and client.goaway is None
     assert outcomes(provider) == ["completed", "faulted", "completed"]
+
+
+def test_a_head_without_end_comes_at_once_and_is_the_clients_to_refuse() -> None:
+    client = Client(MockProvider(faults=FaultScript([OversizedHeader()])))
+    stream_id = client.ask()
+    client.run()
+    assert b"x" * 10_000 in client.bytes and len(client.bytes) > 1_048_576
+    assert client.error is not None and client.got[stream_id].status is None
 
 
 def test_a_break_leaves_half_a_piece() -> None:

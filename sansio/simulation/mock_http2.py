@@ -13,7 +13,7 @@ from __future__ import annotations
 import heapq
 import math
 from collections.abc import Iterator
-from typing import Final
+from typing import Any, Final
 
 from h2.config import H2Configuration
 from h2.connection import H2Connection
@@ -30,6 +30,7 @@ from h2.events import (
 )
 from h2.exceptions import ProtocolError
 from h2.settings import SettingCodes, Settings
+from hpack import Encoder
 
 from .mock_exchange import (
     HTTP2_PREFACE,
@@ -76,6 +77,7 @@ class MockHttp2:
         self._h2 = H2Connection(
             H2Configuration(client_side=False, validate_outbound_headers=False, normalize_outbound_headers=False)
         )
+        self._h2.encoder = _PlainEncoder()
         announced = {SettingCodes.MAX_CONCURRENT_STREAMS: max_streams, SettingCodes.MAX_HEADER_LIST_SIZE: MAX_HEAD_BYTES}
         self._h2.local_settings = Settings(client=False, initial_values=announced)
         self._h2.initiate_connection()
@@ -306,6 +308,14 @@ class MockHttp2:
 
     def _collect(self) -> None:
         self._out += self._h2.data_to_send()
+
+
+class _PlainEncoder(Encoder):
+    """hpack's encoder without Huffman codes: those take it quadratic time, minutes for a header field of a MiB."""
+
+    def encode(self, headers: Any, huffman: bool = False) -> bytes:
+        """The header block, each literal as it is."""
+        return super().encode(headers, huffman)
 
 
 class _Stream:
