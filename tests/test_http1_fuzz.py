@@ -155,7 +155,7 @@ def as_h11_tells(headers: Headers) -> Headers:
 
 
 def mostly(usual: list[bytes], odd: list[bytes]) -> st.SearchStrategy[bytes]:
-    return st.sampled_from(usual * (1 + 6 * len(odd) // len(usual)) + odd)
+    return st.sampled_from(usual * (1 + 25 * len(odd) // len(usual)) + odd)
 
 
 line_ends = mostly([b"\r\n"], [b"\n", b"\r", b"\r\r\n", b" \r\n", b"\r\n ", b"\n\r\n"])
@@ -204,10 +204,14 @@ def responses(draw: st.DrawFn) -> bytes:
         out += (
             status + draw(line_ends) + draw(st.sampled_from([b"", b"", b"Link: x\r\n", b"Content-Length: 5\r\n"])) + b"\r\n"
         )
-    fields = draw(st.lists(other_fields, max_size=3)) + draw(st.lists(framing_fields, max_size=1))
+    framing, body = draw(
+        st.tuples(st.just([b"Transfer-Encoding: chunked"]), chunked_bodies())
+        | st.tuples(st.just([b"Content-Length: 5"]), mostly([b"hello"], [b"hell", b"hello!"]))
+        | st.tuples(st.lists(framing_fields, max_size=1), st.sampled_from([b"", b"hello", b"\r\n\r\n"]) | chunked_bodies())
+    )
+    fields = draw(st.permutations(draw(st.lists(other_fields, max_size=3)) + framing))
     out += draw(statuses) + draw(line_ends)
-    out += b"".join(field + draw(line_ends) for field in draw(st.permutations(fields))) + draw(line_ends)
-    out += draw(st.sampled_from([b"hello", b"", b"hell", b"hello!", b"\r\n\r\n\r\n"]) | chunked_bodies())
+    out += b"".join(field + draw(line_ends) for field in fields) + draw(line_ends) + body
     return out
 
 
