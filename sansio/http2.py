@@ -21,10 +21,10 @@ from collections import deque
 from collections.abc import Iterable
 from typing import TYPE_CHECKING
 
-from .errors import InferenceError, NetworkError, ProtocolError
+from .errors import ForeignError, InferenceError, NetworkError, ProtocolError
 from .http import END, EndOfResponse, HttpEvent, HttpRequest, ResponseHead
 from .http2_fields import malformed, request_fields, response_head
-from .http_checks import MAX_HEAD_BYTES, coded, too_large
+from .http_checks import MAX_HEAD_BYTES, coded, past_bound, too_large
 from .scrub import excerpt
 
 if TYPE_CHECKING:
@@ -311,6 +311,9 @@ class Http2Connection:
             self._awaits = None if flags & _END_HEADERS else _CONTINUATION
             self._block_bytes += len(frame)
         if self._block_bytes > _MAX_BLOCK_BYTES:
+            stream = self._streams.get(stream_id)
+            if stream is not None and stream.last is None:
+                self._end(stream, past_bound(), None)  # the others may try again: that one would meet the same again
             self._fail(_Code.ENHANCE_YOUR_CALM, "a head without an end")
             return
         if self._awaits is None:
@@ -543,7 +546,9 @@ def _window_update(stream_id: int, increment: int) -> bytes:
 
 
 def _garbled(said: str) -> ProtocolError:
-    return ProtocolError(f"not HTTP/2: {said}", retryable=True)
+    error = ProtocolError(f"not HTTP/2: {said}", retryable=True)
+    error.__cause__ = ForeignError("RemoteProtocolError", said)
+    return error
 
 
 def _name(code: int) -> str:

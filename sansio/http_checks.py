@@ -26,7 +26,12 @@ def content_length(request: HttpRequest) -> int | None:
 def too_large(fields: Headers) -> ProtocolError | None:
     """A head past `MAX_HEAD_BYTES`, counted as HTTP/1.1 writes it."""
     size_bytes = sum(len(name) + len(value) + 4 for name, value in fields)
-    return ProtocolError(f"a response head is larger than {MAX_HEAD_BYTES} bytes") if size_bytes > MAX_HEAD_BYTES else None
+    return past_bound() if size_bytes > MAX_HEAD_BYTES else None
+
+
+def past_bound() -> ProtocolError:
+    """What a head past `MAX_HEAD_BYTES` is. The next one would be no shorter, so it is not tried again."""
+    return ProtocolError(f"a response head is larger than {MAX_HEAD_BYTES} bytes")
 
 
 def coded(fields: Headers) -> ProtocolError | None:

@@ -202,7 +202,17 @@ def test_a_head_without_an_end_is_given_up(piece: bytes) -> None:
         connection.receive(ContinuationFrame(1, piece).serialize())
         received += len(piece) + 9
         assert received <= 2 * MAX_HEAD_BYTES + 16_400
-    assert the_error(connection, 1).kind == "protocol_error"
+    error = the_error(connection, 1)
+    assert error.kind == "protocol_error" and not error.retryable
+
+
+def test_the_others_on_the_connection_of_a_head_without_an_end_may_try_again() -> None:
+    connection = asked(GET, GET)
+    connection.reset(1)  # nobody waits for that one any more
+    connection.receive(HeadersFrame(1, b"x").serialize())
+    while connection.usable:
+        connection.receive(ContinuationFrame(1, b"x" * 16_384).serialize())
+    assert the_error(connection, 3).retryable
 
 
 def test_a_small_block_that_stands_for_a_large_head_is_given_up() -> None:

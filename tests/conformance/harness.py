@@ -39,9 +39,11 @@ from sansio import (
     Deployment,
     EngineMetrics,
     ExecuteBatch,
+    Http2,
     InferenceError,
     Message,
     Notice,
+    PoolConfig,
     Secret,
     TokenChunk,
     Tokens,
@@ -80,16 +82,28 @@ class Way:
         """The driver's package."""
         return importlib.import_module(f"drivers.{self.driver}_driver")
 
+    @property
+    def shares_connections(self) -> bool:
+        """Whether several requests go over one connection at a time."""
+        return self.transport == "http2"
+
     def client(self, trusting: ssl.SSLContext) -> Any:
         """A client that moves the bytes this way."""
         match self.transport:
             case "native":
                 return self.module.build_client(ssl_context=trusting)
+            case "http2":
+                return self.module.build_client(ssl_context=trusting, pool=PoolConfig(http2=Http2.ONLY))
             case _:
                 raise ValueError(f"transport: {self.transport!r} is unknown")
 
 
-WAYS = [Way(driver, tls) for driver in ("sync", "asyncio", "trio") for tls in (False, True)]
+WAYS = [
+    Way(driver, tls, transport)
+    for transport in ("native", "http2")
+    for driver in ("sync", "asyncio", "trio")
+    for tls in (False, True)
+]
 """Every behaviour holds on each of these."""
 
 

@@ -32,16 +32,17 @@ STORM: list[Fault | None] = [
 """What happens to a hundred requests, in any order: no more than the retry budget allows without asking for hints."""
 
 
-def storm(seed: int) -> FaultScript:
-    """The storm in an order of its own."""
-    faults = list(STORM)
+def storm(seed: int, lab: Lab) -> FaultScript:
+    """The storm in an order of its own. Where requests share a connection, bytes that are no HTTP would break fifteen others
+    with it, and the retry budget is there to stop just that."""
+    faults = [None if lab.way.shares_connections and isinstance(fault, GarbageBytes) else fault for fault in STORM]
     random.Random(seed).shuffle(faults)
     return FaultScript(faults)
 
 
 def test_a_storm_loses_doubles_and_mixes_up_nobody(lab: Lab) -> None:
     vault = Vault(KEY, NEW)
-    lab.serve(faults=storm(7))
+    lab.serve(faults=storm(7, lab))
     with lab.engine(
         key=vault.secret,
         retry={"max_retries": 8},
@@ -68,7 +69,7 @@ def test_a_storm_loses_doubles_and_mixes_up_nobody(lab: Lab) -> None:
 
 
 def test_the_counts_add_up_at_every_moment(lab: Lab) -> None:
-    lab.serve(keys=[KEY, NEW], faults=storm(11))
+    lab.serve(keys=[KEY, NEW], faults=storm(11, lab))
     vault = Vault(KEY, NEW)
     with lab.engine(key=vault.secret, serving={"max_concurrent": 5, "queue_capacity": 20}) as engine:
         asked = [engine.ask(f"prompt {number}") for number in range(60)]

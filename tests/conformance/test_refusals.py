@@ -148,7 +148,7 @@ def test_an_event_past_its_bound(lab: Lab) -> None:
         error = engine.ask().error
         assert isinstance(error, ProtocolError)
         assert len(str(error)) < EXCERPT_BOUND
-        eventually(lambda: lab.provider.connections_open == 0)  # nobody reads the rest
+        eventually(lambda: lab.provider.active == 0)  # nobody reads the rest
         assert engine.stream("after").text == said("after")
 
 
