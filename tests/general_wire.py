@@ -49,7 +49,8 @@ class Scripted:
     answers: Sequence[tuple[bytes, str]]
     port: int = 0
     requests: list[bytes] = field(default_factory=list[bytes])
-    accepted: int = 0
+    delay: float = 0.0
+    """Seconds before each answer."""
     left: int = 0
     """How many connections the client has closed."""
 
@@ -66,6 +67,7 @@ class Scripted:
             while (request := _read_request(known)) is not None:
                 self.requests.append(request)
                 answer, then = self.answers[min(len(self.requests), len(self.answers)) - 1]
+                time.sleep(self.delay)
                 known.sendall(answer)
                 if then == HOLD:
                     while known.recv(65536):
@@ -97,12 +99,11 @@ def scripted(*answers: tuple[bytes, str]) -> Iterator[Scripted]:
     server = Scripted(answers or [(OK, KEEP)])
     with listening(server.converse) as port:
         server.port = port
-        with contextlib.ExitStack():
-            yield server
+        yield server
 
 
 @contextmanager
-def listening(converse: Callable[[socket.socket], None], accepted: Callable[[], None] = lambda: None) -> Iterator[int]:
+def listening(converse: Callable[[socket.socket], None]) -> Iterator[int]:
     """Accept connections, each in a thread of its own."""
     threads: list[threading.Thread] = []
     with socket.create_server(("127.0.0.1", 0)) as listener:
@@ -111,7 +112,6 @@ def listening(converse: Callable[[socket.socket], None], accepted: Callable[[], 
             with contextlib.suppress(OSError):
                 while True:
                     known, _ = listener.accept()
-                    accepted()
                     threads.append(threading.Thread(target=converse, args=(known,)))
                     threads[-1].start()
 

@@ -277,6 +277,17 @@ def test_connecting_is_bounded(world: World) -> None:
             filler.close()
 
 
+def test_an_answer_may_take_its_time(world: World) -> None:
+    with scripted() as server:
+        server.delay = 0.3
+
+        async def scenario(client: Any) -> None:
+            for _ in range(2):
+                assert (await exchange(world, client, server.request(), timeout=0.2))[0] == [HEAD, b"hello", END]
+
+        world.run(scenario)
+
+
 def test_no_time_is_no_bound_where_there_is_no_clock(world: World) -> None:
     with scripted() as server:
 

@@ -166,11 +166,12 @@ def test_a_proxy_that_refuses_is_told_without_its_password(place: Place, status:
         return  # without a tunnel, its refusal is the answer
     with forward_proxy(b"HTTP/1.1 " + status + b"\r\ncontent-length: 0\r\n\r\n") as proxy:
         place.name(proxy)
-        with place.lab.engine(retry={"max_retries": 1}) as engine:
+        with place.lab.engine(retry={"max_retries": 1}, rate_limits={"requests_per_minute": 100}) as engine:
             error = engine.ask().error
             assert isinstance(error, NetworkError)
             assert f"the proxy refused: ProxyError: {status.decode()}" in str(error)
             assert engine.metrics.retries == ({"network_error": 1} if retried else {})
+            assert engine.call(engine.real.limiter.snapshot).requests.used == 0  # the provider heard nothing
             shown = [str(error), repr(error), str(error.to_dict()), *(repr(cause) for cause in causes(error))]
             assert not [text for text in shown if PASSWORD in text]
         assert len(proxy.heads) == 1 + retried
