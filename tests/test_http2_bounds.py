@@ -203,7 +203,8 @@ def test_a_head_without_an_end_is_given_up(piece: bytes) -> None:
         received += len(piece) + 9
         assert received <= 2 * MAX_HEAD_BYTES + 16_400
     error = the_error(connection, 1)
-    assert error.kind == "protocol_error" and not error.retryable
+    assert error.kind == "protocol_error"
+    assert error.retryable is (len(piece) < 16_384)  # a flood of small frames says nothing about the size of heads
 
 
 def test_the_others_on_the_connection_of_a_head_without_an_end_may_try_again() -> None:
