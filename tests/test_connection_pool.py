@@ -649,6 +649,13 @@ def test_one_that_waits_for_a_dial_holds_up_nobody_who_can_go() -> None:
     assert pool.opened("3", "y", 3, 0.0) == granted(("4", young("y")))
 
 
+def test_one_that_can_go_at_once_is_no_reason_for_another_dial() -> None:
+    pool = over_http2(streams=3)
+    assert pool.acquire("1", A, 0.0, fresh=True) == granted(("1", DIAL))
+    assert pool.acquire("2", A, 0.0, fresh=True) == pool.acquire("3", A, 0.0, fresh=True) == NOTHING
+    assert pool.acquire("4", A, 0.0) == granted(("4", over("x")))  # as many wait as there will be room for: "4" does not
+
+
 def test_the_younger_is_found_before_the_older_and_behind_it() -> None:
     pool = over_http2(streams=3)
     orders = [pool.acquire(name, A, 0.0, fresh=True).grants for name in "123456"]
