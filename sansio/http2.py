@@ -244,13 +244,16 @@ class Http2Connection:
                 self._data(data, payload, after, flags, stream_id)
             else:
                 self._frame(data[at:after], kind, flags, stream_id)
-            if self._broken:
-                return
             at = after
         self._rest += data[at:]
 
     def _improper(self, length: int, kind: int, flags: int, stream_id: int) -> bool:
-        """Whether a frame can be refused by its header alone: without waiting for its rest, which may never come."""
+        """Whether a frame is refused by its header alone: without waiting for its rest, which may never come.
+
+        So is every frame behind one that broke the connection.
+        """
+        if self._broken:
+            return True
         if self._awaits == _SETTINGS and (kind, flags & _ACK, stream_id) != (_SETTINGS, 0, 0):
             self._fail(_Code.PROTOCOL_ERROR, f"it does not begin with SETTINGS; {_SWITCH_OFF}")
         elif length > _MAX_FRAME:
@@ -520,9 +523,7 @@ def _connection_type() -> type[H2Connection]:
     from h2.connection import H2Connection
 
     class Connection(H2Connection):
-        MAX_CLOSED_STREAMS = (
-            1000  # h2 remembers 65,536 streams that are over, a few megabytes on a connection that lives long
-        )
+        MAX_CLOSED_STREAMS = 1000  # that h2 remembers; its own 65,536 come to megabytes on a connection that lives long
 
     return Connection
 

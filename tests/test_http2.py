@@ -251,13 +251,21 @@ def test_the_turn_is_kept_from_one_window_to_the_next() -> None:
 
 def test_a_stream_without_a_window_holds_up_no_other() -> None:
     connection = asked(greeting=set_to(initial_window_size=10))
-    for length in (100, 5, 100):
+    for length in (50_000, 5, 50_000):
         connection.send(upload(length))
     out = written(connection)
     assert [sent_bytes(out, stream) for stream in (1, 3, 5)] == [10, 5, 10]
-    connection.receive(window(5, 1000))
+    connection.receive(window(5, 50_000))
     out = written(connection)
-    assert [sent_bytes(out, stream) for stream in (1, 3, 5)] == [0, 0, 90]
+    assert [sent_bytes(out, stream) for stream in (1, 3, 5)] == [0, 0, 49_990]
+
+
+def test_a_body_that_was_sent_is_let_go() -> None:
+    connection, request = asked(), upload(1000)
+    connection.send(request)
+    assert connection._streams[1].unsent.obj is request.body
+    written(connection)
+    assert connection._streams[1].unsent.obj is not request.body
 
 
 def test_what_the_windows_let_go_goes_at_once_and_no_more() -> None:
@@ -372,6 +380,7 @@ RESPONSES: list[tuple[HttpRequest, Callable[[Wire], bytes], int | None, bytes, s
     (POST, lambda w: data(1, b"hello"), None, b"", "protocol_error", PROTOCOL_ERROR),
     (POST, lambda w: w.head(1, status="100") + data(1, b"hello"), None, b"", "protocol_error", PROTOCOL_ERROR),
     (POST, lambda w: w.head(1, status="99"), None, b"", "protocol_error", PROTOCOL_ERROR),
+    (POST, lambda w: w.head(1, status="099"), None, b"", "protocol_error", PROTOCOL_ERROR),
     (POST, lambda w: w.head(1, status="2000"), None, b"", "protocol_error", PROTOCOL_ERROR),
     (POST, lambda w: w.head(1, status="OK"), None, b"", "protocol_error", PROTOCOL_ERROR),
     (POST, lambda w: w.head(1, status=""), None, b"", "protocol_error", PROTOCOL_ERROR),
