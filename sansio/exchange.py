@@ -51,6 +51,10 @@ class Phase(enum.Enum):
     ENDED = "ended"
 
 
+_STREAM = Phase.STREAM
+_READING = (Phase.STREAM, Phase.UNARY, Phase.REFUSED)
+"""Names of their own: looking a member up in its enumeration costs more than the rest of a comparison."""
+
 _BEFORE_THE_HEAD = (Phase.CREATED, Phase.CONNECTING, Phase.SENT)
 
 
@@ -83,9 +87,9 @@ class Exchange:
     """One HTTP attempt. Facts may come late or twice; after the outcome they do nothing."""
 
     __slots__ = (
-        "_batch", "_body", "_builder", "_clock", "_config", "_content_left", "_decoder", "_head", "_held", "_now", "_phase",
-        "_read_left", "_received_bytes", "_request_deadline", "_session", "_sse", "_started_at", "_total_at", "_unix_now",
-        "_waiting_since", "committed", "outcome", "sent", "stream",
+        "_batch", "_body", "_builder", "_clock", "_config", "_content_left", "_content_timeout", "_decoder", "_head",
+        "_held", "_now", "_phase", "_read_left", "_read_timeout", "_received_bytes", "_request_deadline", "_session",
+        "_sse", "_started_at", "_total_at", "_unix_now", "_waiting_since", "committed", "outcome", "sent", "stream",
     )  # fmt: skip
 
     def __init__(
@@ -115,7 +119,8 @@ class Exchange:
         self._clock: tuple[float, str, float | None] = (self._total_at, "total", total)
         """The one that runs out first: when, its name, its length. One value: the engine may look from another thread."""
         self._waiting_since: float | None = None
-        self._content_left = self._read_left = math.inf
+        self._content_left = self._content_timeout = _seconds(config.timeouts.content_timeout)
+        self._read_left = self._read_timeout = _seconds(config.timeouts.read_timeout)
         self._head: tuple[int, Headers] = (0, ())
         self._unix_now = 0.0
         self._received_bytes = 0
@@ -172,23 +177,25 @@ class Exchange:
 
     def wait(self, now: float) -> None:
         """The caller waits for bytes from now on. Of no effect before the head, when another clock runs."""
-        if self._phase in (Phase.STREAM, Phase.UNARY, Phase.REFUSED):
+        if self._phase in _READING:
             self._waiting_since = now = self.pause(now)
-            timeouts = self._config.timeouts
             if self._read_left < self._content_left:
-                self._run(now + self._read_left, "read", timeouts.read_timeout)
+                self._run(now + self._read_left, "read", self._read_timeout)
             else:
-                self._run(now + self._content_left, "content", timeouts.content_timeout)
+                self._run(now + self._content_left, "content", self._content_timeout)
 
     def pause(self, now: float) -> float:
         """The caller waits no longer, with or without bytes: what is left of its clocks runs on when it waits again.
 
         From ``now`` on only the total runs. Returns the time, which stands still where a clock goes backwards.
         """
-        self._now = now = max(now, self._now)
+        if now < self._now:
+            now = self._now
+        self._now = now
         if self._waiting_since is not None:
-            self._content_left -= now - self._waiting_since
-            self._read_left -= now - self._waiting_since
+            waited = now - self._waiting_since
+            self._content_left -= waited
+            self._read_left -= waited
             self._waiting_since = None
             self._clock = (self._total_at, "total", self._config.timeouts.total_timeout)
         return now
@@ -201,8 +208,6 @@ class Exchange:
             return
         headers = lower_headers(headers)
         self._head, self._unix_now = (status, headers), unix_now
-        self._content_left = _seconds(self._config.timeouts.content_timeout)
-        self._read_left = _seconds(self._config.timeouts.read_timeout)
         if status != 200 or _content_type(headers) not in ("", self._wanted):
             self._enter(Phase.REFUSED, now, None)
         elif self.stream:
@@ -213,15 +218,18 @@ class Exchange:
             self._enter(Phase.UNARY, now, None)
 
     def receive_body(self, data: bytes, now: float) -> list[TokenChunk]:
-        """The chunks in these bytes, one per delta of the provider. Before the commit point only content lets any out."""
-        if self._phase not in (Phase.STREAM, Phase.UNARY, Phase.REFUSED):
+        """The chunks in these bytes, one per delta of the provider. Before the commit point only content lets any out.
+
+        The piece that crosses ``max_body_bytes`` is not decoded at all: the exchange fails, and that piece is dropped whole.
+        """
+        if self._phase not in _READING:
             return []
         self.pause(now)
-        self._read_left = _seconds(self._config.timeouts.read_timeout)
+        self._read_left = self._read_timeout
         self._received_bytes += len(data)
         if self._received_bytes > self._config.max_body_bytes and self._phase is not Phase.REFUSED:
             return self._fail(ProtocolError(f"the answer is larger than max_body_bytes={self._config.max_body_bytes}"))
-        if self._phase is Phase.STREAM:
+        if self._phase is _STREAM:
             return self._receive_stream(data)
         self._body.append(data)
         if self._phase is Phase.REFUSED and self._received_bytes >= MAX_ERROR_BODY_BYTES:
@@ -291,16 +299,16 @@ class Exchange:
             self._clock = (at, clock, seconds)
 
     def _receive_stream(self, data: bytes) -> list[TokenChunk]:
-        assert self._sse is not None and self._decoder is not None
+        decoder = self._decoder
+        assert self._sse is not None and decoder is not None
         try:
-            chunks = self._decoder.decode(self._sse.feed(data))
+            chunks = decoder.decode(self._sse.feed(data))
         except SseLimitExceeded as error:
             return self._fail(ProtocolError(str(error)))
         if chunks:
             chunks = self._release(chunks)
-        if len(self._held) > MAX_HELD_CHUNKS:
-            return self._fail(ProtocolError(f"more than {MAX_HELD_CHUNKS} chunks came before any content"))
-        decoder = self._decoder
+            if len(self._held) > MAX_HELD_CHUNKS:
+                return self._fail(ProtocolError(f"more than {MAX_HELD_CHUNKS} chunks came before any content"))
         if decoder.error is not None:
             return chunks + self._fail(decoder.error)
         if decoder.terminal:
@@ -309,8 +317,9 @@ class Exchange:
 
     def _release(self, chunks: list[TokenChunk]) -> list[TokenChunk]:
         """Let chunks out: all of them once committed; before that, nothing until the first content."""
-        if any(chunk.has_content for chunk in chunks):
-            self._content_left = _seconds(self._config.timeouts.content_timeout)
+        # The first chunk answers it nearly always, and text is what nearly every chunk has.
+        if chunks and (chunks[0].text_delta or any(chunk.has_content for chunk in chunks)):
+            self._content_left = self._content_timeout
             if not self.committed:
                 self.committed = True
                 chunks, self._held = self._held + chunks, []

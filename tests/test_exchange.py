@@ -111,6 +111,12 @@ def test_its_cost_stands_from_the_moment_it_may_have_been_sent() -> None:
     assert (exchange.phase, exchange.sent) == (Phase.SENT, True)
 
 
+@pytest.mark.parametrize(("status", "refused"), [(200, False), (399, False), (400, True), (499, True), (500, False)])
+def test_what_answered_4xx_was_refused(status: int, refused: bool) -> None:
+    assert not make().refused
+    assert answered(status).refused is refused
+
+
 # ---- a stream: which bytes give which chunks, and how it ends ---------------------------------------------------------
 
 DONE, CUT = "clean end", "broken"
