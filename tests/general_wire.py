@@ -51,6 +51,8 @@ class Scripted:
     requests: list[bytes] = field(default_factory=list[bytes])
     delay: float = 0.0
     """Seconds before each answer."""
+    later: bytes = b""
+    """What follows each answer a moment later."""
     left: int = 0
     """How many connections the client has closed."""
 
@@ -69,6 +71,9 @@ class Scripted:
                 answer, then = self.answers[min(len(self.requests), len(self.answers)) - 1]
                 time.sleep(self.delay)
                 known.sendall(answer)
+                if self.later:
+                    time.sleep(0.01)
+                    known.sendall(self.later)
                 if then == HOLD:
                     while known.recv(65536):
                         pass

@@ -579,6 +579,23 @@ def test_leaving_a_given_client_closes_the_connection_at_once(world: World) -> N
         world.run(scenario, given=world.given())
 
 
+@pytest.mark.parametrize("own", [False, True], ids=["pooled", "given"])
+def test_an_end_that_comes_a_moment_later_costs_no_connection(world: World, own: bool) -> None:
+    with scripted((STREAM, KEEP)) as server:
+        server.later = LAST
+
+        async def scenario(client: Any) -> None:
+            for reused in (False, True, True):
+                line = await ask(world, client, server.request())
+                await line.receive()
+                assert await line.receive() == [b"hello"]
+                line.let_go(keep=True)
+                assert line.reused is reused
+                passes(0.1)
+
+        world.run(scenario, given=world.given() if own else None)
+
+
 async def ask_and_leave(world: World, client: Any, server: Scripted) -> bool:
     line = await ask(world, client, server.request())
     line.let_go(keep=False)

@@ -10,6 +10,8 @@ from typing import Any
 import httpx
 import httpx2
 import pytest
+from conformance import test_leaving
+from conformance.harness import NOT_WHILE_CONNECTING, WAYS
 
 from drivers.asyncio_driver import general as on_asyncio
 from drivers.general_client import Choice, choose, proxied_by
@@ -180,3 +182,13 @@ def test_a_proxy_that_means_nothing_is_told_once_and_without_its_password(
         world.general_client(Choice(name), None, None)
     assert "hunter2" not in repr(raised.value)
     assert raised.value.__cause__ is None
+
+
+# ---- what the suite of the drivers leaves out -------------------------------------------------------------------------
+
+
+def test_what_a_way_cannot_show_is_little_and_is_the_blocking_clients() -> None:
+    left_out = {(str(way), name) for way in WAYS for name in way.cannot}
+    assert {way.split("-")[0] for way, _ in left_out} == {"sync"}
+    assert {name for _, name in left_out} == {name for name in vars(test_leaving) if name in NOT_WHILE_CONNECTING}
+    assert len(left_out) == 6

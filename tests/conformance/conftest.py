@@ -47,6 +47,18 @@ def lab(way: Way, tls: Tls) -> Iterator[Lab]:
         yield lab
 
 
+def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
+    """What a way cannot show is left out, and counted (`Way.cannot`)."""
+    out = [item for item in items if isinstance(item, pytest.Function) and _is_beyond(item)]
+    config.hook.pytest_deselected(items=out)
+    items[:] = [item for item in items if item not in out]
+
+
+def _is_beyond(item: pytest.Function) -> bool:
+    way = item.callspec.params.get("way") if hasattr(item, "callspec") else None
+    return isinstance(way, Way) and item.originalname in way.cannot
+
+
 def pytest_report_collectionfinish(items: list[Any]) -> str:
     """How many behaviours there are, and on how many ways each is shown."""
     here = Path(__file__).parent

@@ -34,6 +34,7 @@ import anyio
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
+from drivers.general_client import choose
 from drivers.mock_provider import ThreadedMockServer, serve_in_thread
 from sansio import (
     Deployment,
@@ -94,13 +95,31 @@ class Way:
                 return self.module.build_client(ssl_context=trusting)
             case "http2":
                 return self.module.build_client(ssl_context=trusting, pool=PoolConfig(http2=Http2.ONLY))
+            case "httpx" | "httpx2":
+                general = importlib.import_module(f"drivers.{self.driver}_driver.general")
+                return general.general_client(choose(self.transport, ()), trusting, None)
             case _:
                 raise ValueError(f"transport: {self.transport!r} is unknown")
+
+    @property
+    def cannot(self) -> Mapping[str, str]:
+        """Behaviours that this way cannot show, by the name of their test, each with its reason."""
+        if self.driver != "sync" or self.transport not in ("httpx", "httpx2"):
+            return {}
+        return {test: why for test, (why, plain_only) in NOT_WHILE_CONNECTING.items() if not (self.tls and plain_only)}
+
+
+NOT_WHILE_CONNECTING: Mapping[str, tuple[str, bool]] = {
+    "test_called_off_while_connecting": ("Ctrl-C ends the connect, but leaves its socket to the garbage collector", False),
+    "test_close_while_connecting": ("a TCP connect ends by connect_timeout, and is not woken; a TLS handshake is", True),
+}
+"""What the blocking httpx cannot do while it connects (and whether that is so without TLS only): it dials by
+`socket.create_connection`, which shows its socket to nobody."""
 
 
 WAYS = [
     Way(driver, tls, transport)
-    for transport in ("native", "http2")
+    for transport in ("native", "http2", "httpx", "httpx2")
     for driver in ("sync", "asyncio", "trio")
     for tls in (False, True)
 ]
