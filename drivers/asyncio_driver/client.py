@@ -47,7 +47,7 @@ class Line:
             elif connection.is_fit():
                 self._connection = connection
             else:
-                self._client.lose(connection)
+                connection.leave(self, keep=False)
             self._grant = None
 
     async def _dial(self, origin: Origin) -> None:
@@ -107,13 +107,13 @@ class Line:
     def let_go(self, *, keep: bool) -> None:
         """Part with the connection, or with the place in line for one. Idempotent."""
         connection, self._connection = self._connection, None
-        grant, self._grant = self._grant, None
         if connection is not None:
             connection.leave(self, keep=keep)
-        elif grant is not None and grant.connection is not None:  # called off between the grant and its use
+            return
+        self._client.withdraw(self)
+        grant, self._grant = self._grant, None
+        if grant is not None and grant.connection is not None:  # called off between the grant and its use
             self._client.release(grant.connection)
-        else:
-            self._client.withdraw(self)
 
 
 class Connection(asyncio.Protocol, ABC):
@@ -279,7 +279,10 @@ class Http2Streams(Connection):
         self._lines.pop(line.stream_id, None)
         self._machine.reset(line.stream_id)
         self._flush()
-        self._client.release(self)
+        if super().is_fit():
+            self._client.release(self)
+        else:
+            self._client.lose(self)
 
 
 class _Choosing(asyncio.Protocol):

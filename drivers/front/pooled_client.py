@@ -1,13 +1,14 @@
 """The part of a native client that is the same in every driver: its connection pool, and who is told what it decides.
 
-In a critical section (a lock with threads, nothing on an event loop) the pool is told; what it orders is done after it.
+In a critical section (a lock with threads, nothing on an event loop) the pool is told, and its grants are handed out; what
+is to be closed is closed after it.
 """
 
 from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable
+from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from sansio import ConnectionPool, Grant, Http2, Origin, PoolConfig, PoolOrders
@@ -67,11 +68,11 @@ class PooledClient(ABC, Generic[ConnectionT, LineT]):
 
     def expire(self, now: float) -> None:
         """Close the connections that have been idle for too long."""
-        self._carry_out(self._alone(self._pool.expire, now))
+        self._decide(self._pool.expire, now)
 
     def close_idle(self) -> None:
         """Close every idle connection, and from now on each one given back."""
-        self._carry_out(self._alone(self._pool.close))
+        self._decide(self._pool.close)
 
     # ---- for lines and connections ------------------------------------------------------------------------------------
 
@@ -92,33 +93,42 @@ class PooledClient(ABC, Generic[ConnectionT, LineT]):
 
     def acquire(self, line: LineT, origin: Origin, *, fresh: bool) -> None:
         """Ask for a connection. The answer is `PooledLine.grant`, at once or later."""
-        self._carry_out(self._alone(self._pool.acquire, line, origin, self.now(), fresh=fresh))
+        self._decide(self._pool.acquire, line, origin, self.now(), fresh=fresh)
 
     def withdraw(self, line: LineT) -> None:
         """A line needs no connection any more, or could not dial one."""
-        self._carry_out(self._alone(self._pool.withdraw, line, self.now()))
+        self._decide(self._pool.withdraw, line, self.now())
 
     def opened(self, line: LineT, connection: ConnectionT, streams: int | None) -> None:
         """A line has dialled a connection, and uses it."""
-        self._carry_out(self._alone(self._pool.opened, line, connection, streams, self.now()))
+        self._decide(self._pool.opened, line, connection, streams, self.now())
 
     def release(self, connection: ConnectionT) -> None:
         """A line has left a connection that may be used again."""
-        self._carry_out(self._alone(self._pool.released, connection, self.now(), reusable=True))
+        self._decide(self._pool.released, connection, self.now(), reusable=True)
 
     def resize(self, connection: ConnectionT, streams: int) -> None:
         """An HTTP/2 connection takes another number of streams; none any more, with 0."""
-        self._carry_out(self._alone(self._pool.resized, connection, streams, self.now()))
+        self._decide(self._pool.resized, connection, streams, self.now())
 
     def lose(self, connection: ConnectionT) -> None:
         """A connection is of no use to anybody."""
         connection.close()
-        self._carry_out(self._alone(self._pool.lost, connection, self.now()))
+        self._decide(self._pool.lost, connection, self.now())
 
-    def _carry_out(self, orders: PoolOrders[ConnectionT, LineT]) -> None:
+    def _decide(
+        self, decide: Callable[Args, PoolOrders[ConnectionT, LineT]], *args: Args.args, **kwargs: Args.kwargs
+    ) -> None:
+        for connection in self._alone(self._granting, decide, *args, **kwargs):
+            connection.close()
+
+    def _granting(
+        self, decide: Callable[Args, PoolOrders[ConnectionT, LineT]], *args: Args.args, **kwargs: Args.kwargs
+    ) -> Sequence[ConnectionT]:
+        """In the critical section, so that a line which withdraws in another one either stops its grant or has it."""
+        orders = decide(*args, **kwargs)
         for line, grant in orders.grants:
             line.grant(grant)
         for line in orders.refused:
             line.refuse()
-        for connection in orders.close:
-            connection.close()
+        return orders.close

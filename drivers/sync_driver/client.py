@@ -61,7 +61,7 @@ class Line:
             elif connection.is_fit():
                 self._connection = connection
             else:
-                self._client.lose(connection)
+                connection.leave(self, keep=False)
             self._grant = None
         self._check()
 
@@ -119,15 +119,15 @@ class Line:
     def let_go(self, *, keep: bool) -> None:
         """Part with the connection, or with the place in line for one. Idempotent."""
         connection, self._connection = self._connection, None
-        grant, self._grant = self._grant, None
         if self._dialling is not None:
             self._dialling.close()
         if connection is not None:
             connection.leave(self, keep=keep)
-        elif grant is not None and grant.connection is not None:  # called off between the grant and its use
+            return
+        self._client.withdraw(self)
+        grant, self._grant = self._grant, None
+        if grant is not None and grant.connection is not None:  # called off between the grant and its use
             self._client.release(grant.connection)
-        else:
-            self._client.withdraw(self)
 
 
 class Connection(ABC):

@@ -136,7 +136,10 @@ class Http2Streams(Connection):
             self._lines.pop(line.stream_id, None)
             self._machine.reset(line.stream_id)
         self._say()
-        self._client.release(self)
+        if self._closing:
+            self._client.lose(self)
+        else:
+            self._client.release(self)
 
     def close(self) -> None:
         """As above. The thread does it."""
