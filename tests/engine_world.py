@@ -307,7 +307,7 @@ class World:
                 self.end_well(0, 0)
             waiting = [asked for asked in self.asked.values() if not asked.over]
             ill = [name for name, lane in self.lanes.items() if unhealthy(lane, self.latest)]
-            if not waiting and (self.ending or not ill):
+            if not (waiting or self.running or self.refreshing) and (self.ending or not ill):
                 break
             if not self.ending and not waiting:
                 for name in ill:

@@ -632,12 +632,14 @@ class BreakerAgainstModel(RuleBasedStateMachine):
     @invariant()
     def it_moved_as_the_model_did_and_only_along_the_table(self) -> None:
         self.breaker.state(self.now)
+        assert self.breaker.undisturbed == (self.path == [CLOSED])
         for transition in self.breaker.drain_transitions():
             assert TRANSITIONS[transition.source, transition.reason] is transition.target
             assert [transition.source, transition.target] == self.path[:2]
             assert transition.at <= self.now
             del self.path[0]
         assert self.path == [self.model_state]
+        assert self.breaker.undisturbed == (self.model_state is CLOSED)
 
     def teardown(self) -> None:
         """Whatever happened, an endpoint that answers again closes it, unless an operator holds it open."""

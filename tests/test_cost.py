@@ -328,3 +328,15 @@ class LedgerMachine(RuleBasedStateMachine):
 
 TestLedgerMachine = LedgerMachine.TestCase
 TestLedgerMachine.settings = settings(max_examples=50, stateful_step_count=20)
+
+
+@given(st.lists(st.tuples(st.sampled_from(["a", "b"]), st.integers(0, 3), st.booleans()), max_size=12))
+def test_counting_at_once_comes_to_the_same_as_recording_an_entry(attempts: list[tuple[str, int, bool]]) -> None:
+    usages = (None, TokenUsage(3, 5), TokenUsage(7, 0, provenance="lower_bound"), TokenUsage(1, 1, provenance="unknown"))
+    price = Price(2.5, 10.0)
+    one, other = CostLedger(), CostLedger()
+    for deployment, usage, priced in attempts:
+        paid = price if priced else None
+        one.count(deployment, "m", usages[usage], paid)
+        other.record(other.open(deployment, "m"), cost_of(usages[usage], paid), usages[usage])
+    assert one.by_deployment_and_model() == other.by_deployment_and_model()

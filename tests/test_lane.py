@@ -187,6 +187,27 @@ def test_a_spent_budget_that_throttles_halves_the_slots_but_never_below_one() ->
         assert one.slots(4_000.0) == slots
 
 
+def test_time_matters_to_a_lane_where_a_request_may_run_out_of_it_or_a_throttled_one_waits_for_its_slot() -> None:
+    budget = {"max_spend_per_hour_usd": 10.0, "on_exceeded": "throttle"}
+    one = lane(budget=budget, price=PRICE)
+    lease(one)
+    assert one.deadline(1.0) is None  # nobody waits
+    one.queue.push(request(one).entry, 1.0)
+    assert one.deadline(1.0) == 3_600.0
+    one.queue.push(request(one, request_id=2, timeout=50.0).entry, 1.0)
+    assert one.deadline(1.0) == 50.0
+    assert one.deadline(3_600.0) == 50.0
+    assert lane().deadline(1.0) is None
+
+
+def test_only_a_lease_on_a_circuit_that_is_not_closed_probes() -> None:
+    for which in ("circuit", "key_circuit"):
+        one = lane()
+        assert not lease(one).probes
+        getattr(one, which).breaker.force_open(10.0, 0.0)
+        assert lease(one, 10.0).probes
+
+
 # The end of a lease.
 
 

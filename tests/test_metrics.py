@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from sansio.batch import TokenUsage
-from sansio.metrics import EngineMetrics
+from sansio.metrics import EngineMetrics, UsageSum
 
 
 def test_an_engine_begins_with_nothing() -> None:
@@ -21,3 +21,14 @@ def test_what_is_no_place_of_a_request_is_not_accounted() -> None:
     metrics = EngineMetrics(submitted=1, attempts=2, throttled=4, refreshes=8, failed_refreshes=16, unknown_usage=32)
     metrics.unknown_cost = 64
     assert metrics.accounted == 0
+
+
+def test_usages_add_up_and_one_lower_bound_makes_the_sum_one() -> None:
+    total = UsageSum()
+    assert total.value() == TokenUsage()
+    total.add(TokenUsage(1, 2, 3, 4, 5))
+    total.add(TokenUsage(10, 20, 30, 40, 50))
+    assert total.value() == TokenUsage(11, 22, 33, 44, 55)
+    total.add(TokenUsage(1, 0, provenance="lower_bound"))
+    total.add(TokenUsage(0, 1))
+    assert total.value() == TokenUsage(12, 23, 33, 44, 55, "lower_bound")
