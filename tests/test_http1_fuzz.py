@@ -181,6 +181,7 @@ framing_fields = mostly(
      b"Transfer-Encoding:", b"Transfer-Encoding: chunked ;x", b"Content-Length: 5\r\nContent-Length: 5",
      b"Content-Length: 5\r\nTransfer-Encoding: chunked"],
 )  # fmt: skip
+chunk_ends = mostly([b"\r\n"], [b"", b"\n", b"\r", b"\n\n", b"\r\r", b"\n\r", b"xy", b"\rx", b"x\n", b"\r\n\r\n"])
 chunk_extensions = mostly(
     [b"", b"", b";a=b"], [b" ", b";", b'; a="\xe9\t"', b" ;a", b"\t", b";\x00", b";\r", b";a\nb", b"x", b"; "]
 )
@@ -191,7 +192,7 @@ def chunked_bodies(draw: st.DrawFn) -> bytes:
     out = b""
     for chunk in draw(st.lists(st.binary(min_size=1, max_size=20) | st.just(b"\r\n0\r\n\r\n"), max_size=4)):
         size = draw(mostly([b"%x", b"%X", b"0%x"], [b"+%x", b" %x", b"0x%x", b"%x_", b"00000000000000000%x", b"%d1"]))
-        out += size % len(chunk) + draw(chunk_extensions) + draw(line_ends) + chunk + draw(line_ends)
+        out += size % len(chunk) + draw(chunk_extensions) + draw(line_ends) + chunk + draw(chunk_ends)
     out += draw(mostly([b"0"], [b"", b"00", b"-0", b"1"])) + draw(chunk_extensions) + draw(line_ends)
     trailers = st.lists(other_fields | framing_fields if draw(st.integers(0, 5)) == 0 else st.just(b"X-T: 1"), max_size=2)
     return out + b"".join(field + draw(line_ends) for field in draw(trailers)) + draw(line_ends)
