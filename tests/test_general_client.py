@@ -526,6 +526,29 @@ def test_one_that_is_interrupted_before_it_opens_asks_for_nothing(world: World) 
     assert server.requests == []
 
 
+def test_one_that_is_interrupted_while_it_connects_waits_for_no_answer(
+    world: World, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    if world.driver != "sync":
+        return
+    with scripted((b"", HOLD)) as server:
+
+        async def scenario(client: Any) -> None:
+            line = world.line(client)
+            connect = socket.create_connection
+
+            def interrupted(*args: Any, **settings: Any) -> socket.socket:
+                line.interrupt()
+                return connect(*args, **settings)
+
+            monkeypatch.setattr(socket, "create_connection", interrupted)
+            with pytest.raises(OSError, match="interrupted"):
+                await open_it(line, server)
+            line.let_go(keep=False)
+
+        world.run(scenario)
+
+
 def test_a_wait_that_is_cancelled_ends_the_exchange(world: World) -> None:
     if world.driver == "sync":
         return
@@ -592,6 +615,7 @@ def test_an_end_that_comes_a_moment_later_costs_no_connection(world: World, own:
                 line.let_go(keep=True)
                 assert line.reused is reused
                 passes(0.1)
+                server.delay = 0.2  # and the next may take its time again
 
         world.run(scenario, given=world.given() if own else None)
 
@@ -660,6 +684,7 @@ def test_the_read_timeout_of_a_given_client_counts_only_where_nobody_can_wake_it
         given: httpx.Client = world.given(timeout=0.2)
 
         async def scenario(client: Any) -> None:
+            server.delay = 0.4  # longer than that timeout: but it can be woken from a connection that was made for it
             await exchange(world, client, server.request())
             line = await ask(world, client, server.request())  # over the same connection: it tells nothing of its socket
             with pytest.raises(TimeoutError):
