@@ -9,7 +9,7 @@ from __future__ import annotations
 import math
 from collections.abc import Iterable, Mapping, Sequence
 from dataclasses import dataclass, field
-from typing import Any, Literal, cast
+from typing import Any, Final, Literal, cast
 
 import msgspec
 
@@ -265,6 +265,13 @@ class Tokens:
         return Tokens(**rest, tool_calls=calls, usage=None if usage is None else TokenUsage.from_dict(usage), others=others)
 
 
+_LOOSE_DELTAS: Final = 32
+"""About how many deltas are kept as they came before they are joined: a short string takes ten times its text."""
+
+_BLOCK_CHARS: Final = 1024
+"""What is joined to so many characters is not joined again, which keeps the work linear."""
+
+
 class _Choice:
     __slots__ = ("calls", "finish_reason", "raw_finish_reason", "reasoning", "refusal", "text")
 
@@ -278,7 +285,7 @@ class _Choice:
 
 
 class TokensBuilder:
-    """Folds chunks as they come. Holds the deltas' own strings until `build`, so adding a chunk costs two appends."""
+    """Folds chunks as they come. Adding one is cheap; what is held is little more than the text."""
 
     __slots__ = ("_choices", "_usage")
 
@@ -292,16 +299,19 @@ class TokensBuilder:
             choice = self._choices.get(chunk.index)
             if choice is None:
                 choice = self._choices[chunk.index] = _Choice()
-            if chunk.text_delta:
-                choice.text.append(chunk.text_delta)
+            if chunk.text_delta:  # `_append` by hand: nearly every chunk comes by here
+                texts = choice.text
+                texts.append(chunk.text_delta)
+                if len(texts) % _LOOSE_DELTAS == 0:
+                    _join_end(texts)
             if chunk.reasoning_delta:
-                choice.reasoning.append(chunk.reasoning_delta)
+                _append(choice.reasoning, chunk.reasoning_delta)
             if chunk.refusal_delta:
-                choice.refusal.append(chunk.refusal_delta)
+                _append(choice.refusal, chunk.refusal_delta)
             for delta in chunk.tool_call_deltas:
                 known = choice.calls.get(delta.index, ("", "", []))
                 choice.calls[delta.index] = (known[0] or delta.id, known[1] or delta.name, known[2])
-                known[2].append(delta.arguments)
+                _append(known[2], delta.arguments)
             if chunk.finish_reason is not None:
                 choice.finish_reason, choice.raw_finish_reason = chunk.finish_reason, chunk.raw_finish_reason
             if chunk.usage is not None:
@@ -323,3 +333,17 @@ class TokensBuilder:
             "".join(choice.text), "".join(choice.reasoning), "".join(choice.refusal), calls,
             choice.finish_reason, choice.raw_finish_reason,
         )  # fmt: skip
+
+
+def _append(deltas: list[str], delta: str) -> None:
+    deltas.append(delta)
+    if len(deltas) % _LOOSE_DELTAS == 0:
+        _join_end(deltas)
+
+
+def _join_end(deltas: list[str]) -> None:
+    """Joins the short strings at the end to one."""
+    start = len(deltas)
+    while start and len(deltas[start - 1]) < _BLOCK_CHARS:
+        start -= 1
+    deltas[start:] = ["".join(deltas[start:])]

@@ -6,6 +6,7 @@ import dataclasses
 import json
 import math
 import pickle
+import tracemalloc
 from collections.abc import Sequence
 from typing import Any
 
@@ -288,3 +289,40 @@ def test_every_answer_round_trips(chunks: list[TokenChunk]) -> None:
     tokens = Tokens.from_chunks(chunks)
     assert Tokens.from_dict(json.loads(json.dumps(tokens.to_dict()))) == tokens
     assert pickle.loads(pickle.dumps(tokens)) == tokens
+
+
+# ---- a long answer ------------------------------------------------------------------------------------------------------
+
+
+def test_a_long_answer_is_folded_as_it_came_and_takes_little_more_than_its_text() -> None:
+    deltas = [f" word{number}" for number in range(5000)]
+    text = "".join(deltas)
+    for field in ("text_delta", "reasoning_delta", "refusal_delta", "arguments"):
+        builder = TokensBuilder()
+        tracemalloc.start()
+        for delta in deltas:
+            copied = "".join(delta.partition("w"))  # the caller drops the chunk and its string
+            call = (ToolCallDelta(0, "id", "name", copied),)
+            chunk = TokenChunk(tool_call_deltas=call) if field == "arguments" else TokenChunk(**{field: copied})
+            builder.add([chunk])
+            del copied, call, chunk
+        held, _ = tracemalloc.get_traced_memory()
+        tracemalloc.stop()
+        whole = builder.build()
+        said = whole.tool_calls[0].arguments if field == "arguments" else getattr(whole, field.removesuffix("_delta"))
+        assert said == text
+        assert held < 1.3 * len(text) + 8_000
+
+
+@settings(max_examples=50)
+@given(st.lists(st.sampled_from(["", "a", "bc" * 300, "d" * 1023, "e" * 1024, "f" * 3000]), max_size=200))
+def test_deltas_of_any_length_are_joined_in_order(deltas: list[str]) -> None:
+    builder = TokensBuilder()
+    for position, delta in enumerate(deltas):
+        builder.add([TokenChunk(delta), TokenChunk(f"{position},", index=1)])
+        if position % 50 == 0:
+            assert builder.build().text == "".join(deltas[: position + 1]), "looking changes nothing"
+    whole = builder.build()
+    assert whole.text == "".join(deltas)
+    if deltas:
+        assert whole.others[0].text == "".join(f"{position}," for position in range(len(deltas)))
