@@ -35,7 +35,6 @@ from .errors import (
     EngineClosed,
     InferenceError,
     LimitExceeded,
-    NetworkError,
     RateLimited,
     Unauthorized,
 )
@@ -392,10 +391,10 @@ class RemoteEngineCore:
         registry, lane, request = self._registry, lease.lane, lease.request
         error, usage = event.error, event.usage
         self._let_go(request)
-        lost_unread = error is not None and _lost_unread(request, error, event.stale)
+        lost_unread = error is not None and request.lost_unread(error, event.stale)
         if error is not None and error.counts_as_circuit_failure and not lost_unread:
             lane.circuit.last_error = error
-        refused = usage is None and (_unprocessed(error) or (request.exchange is not None and request.exchange.refused))
+        refused = usage is None and request.ran_nothing(error)
         lease.end(error, usage, event.sent, registry.now, refused=refused, excused=lost_unread)
         if event.sent and not refused:
             registry.account(lane, usage)
@@ -577,23 +576,6 @@ class RemoteEngineCore:
     }
     """What refuses an event before anything has changed, and what takes it. A table and no `match`, which would ask for up
     to eleven classes in turn; tests/test_engine_lifecycle.py holds it against `Event`."""
-
-
-def _lost_unread(request: Request, error: InferenceError, stale: bool) -> bool:
-    """Whether an attempt was lost with its connection before anything can have come of it, for the first time.
-
-    On a connection that had been idle the server's close may have crossed the request. That is likely, not certain, so only
-    what may be done twice goes again; where the server itself said that it never looked, anything does.
-    """
-    if not isinstance(error, NetworkError) or error.should_retry is False or request.resent:
-        return False
-    if request.exchange is not None and request.exchange.committed:
-        return False
-    return error.unprocessed or (stale and request.lane.deployment.idempotent)
-
-
-def _unprocessed(error: InferenceError | None) -> bool:
-    return isinstance(error, NetworkError) and error.unprocessed
 
 
 def _check_timeout(timeout: float | None) -> None:

@@ -20,7 +20,7 @@ from .budget import BudgetLedger, BudgetRefusal, BudgetReservation, OutputPercen
 from .circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejection, Outcome
 from .cost import cost_of, estimate_cost
 from .deployment import Deployment
-from .errors import InferenceError, LimitExceeded
+from .errors import InferenceError, LimitExceeded, NetworkError
 from .events import AddRequest
 from .exchange import Exchange, ExchangeConfig
 from .prices import Price
@@ -76,6 +76,24 @@ class Request:
         self.last_error: InferenceError | None = None
         self.lease: Lease | None = None
         self.exchange: Exchange | None = None
+
+    def lost_unread(self, error: InferenceError, stale: bool) -> bool:
+        """Whether its attempt was lost with its connection before anything can have come of it, for the first time.
+
+        On a connection that had been idle the server's close may have crossed the request. That is likely, not certain, so
+        only what may be done twice goes again; where the server itself said that it never looked, anything does.
+        """
+        if not isinstance(error, NetworkError) or error.should_retry is False or self.resent:
+            return False
+        if self.exchange is not None and self.exchange.committed:
+            return False
+        return error.unprocessed or (stale and self.lane.deployment.idempotent)
+
+    def ran_nothing(self, error: InferenceError | None) -> bool:
+        """Whether the provider refused its attempt, or said that it never looked: then it bills nothing."""
+        if isinstance(error, NetworkError) and error.unprocessed:
+            return True
+        return self.exchange is not None and self.exchange.refused
 
 
 @dataclass(slots=True, eq=False)

@@ -17,6 +17,7 @@ import random
 from collections import Counter
 
 from engine_harness import BATCH, CONTENT, EVENT_STREAM, OPEN_ENDED, START, UNIX_AHEAD, USAGE
+from engine_world_checks import check_lane, check_leases, check_order
 from engine_world_parts import (
     CLOCK_STEPS,
     ESTIMATES,
@@ -35,14 +36,12 @@ from engine_world_parts import (
     CountingLimiter,
     Running,
     check_nothing_waits_in_vain,
-    held_back,
     shown,
     unhealthy,
 )
 
 from sansio import errors
 from sansio.batch import TokenEstimate, TokenUsage
-from sansio.circuit_breaker import CircuitPermit
 from sansio.deployment import RemoteEngineConfig
 from sansio.engine import RemoteEngineCore
 from sansio.errors import InferenceError, StreamInterrupted
@@ -573,10 +572,10 @@ class World:
         assert min(metrics.queued, metrics.waiting, metrics.in_flight) >= 0
         assert metrics.usage.total_tokens == self.usage, "21: each attempt's usage counts once"
         assert metrics.unknown_usage == self.counts["unknown usage"], "20: unknown usage is unknown, not zero"
-        self._check_leases()
+        check_leases(self)
         for lane in self.lanes.values():
-            self._check_lane(lane)
-        self._check_order(effects)
+            check_lane(self, lane)
+        check_order(self, effects)
         for group in self.parts.groups:
             check_nothing_waits_in_vain(group, self.latest, self.now + self.unix_ahead)
         for asked in self.asked.values():
@@ -585,55 +584,6 @@ class World:
                 assert cut, "11: nothing waits past its deadline"
         deadline = self.engine.deadline()
         assert deadline is None or deadline > self.latest, "26: no timer is left behind at the present"
-
-    def _check_leases(self) -> None:
-        """10 and 24: exactly the running attempts hold something, and they hold all of it."""
-        requests = self.engine._registry.requests
-        leases = [requests[run.asked.id].lease for run in self.running]
-        for group in self.parts.groups:
-            grants = [lease.grant for lease in leases if lease is not None and lease.lane.group is group]
-            assert isinstance(group.limiter, CountingLimiter)
-            assert sorted(group.limiter.held) == sorted(grant.id for grant in grants), "10: permits"
-            assert group.limiter._in_flight == len(grants), "24: concurrency"
-        for circuit in self.parts.circuits:
-            permits: list[CircuitPermit] = []
-            for run, lease in zip(self.running, leases, strict=True):
-                assert lease is not None
-                permit = lease.key_permit if circuit.of_key else lease.permit
-                if permit.issuer is circuit.breaker:
-                    assert not (run.committed and permit.probe)
-                    permits.append(permit)
-            assert isinstance(circuit.breaker, CountingBreaker)
-            assert set(circuit.breaker.held) == set(permits), "10, 16: probes"
-
-    def _check_lane(self, lane: Lane) -> None:
-        name, serving = lane.deployment.name, lane.deployment.served
-        running = sum(1 for run in self.running if run.lane == name)
-        assert running == lane.running <= serving.max_concurrent, "6: in flight within the slots"
-        new = [r for r in lane.requests.values() if r.state is RequestState.QUEUED and not r.attempts]
-        opened = {self.circuits[lane.circuit.index].state, self.circuits[lane.key_circuit.index].state} & {"open"}
-        for request in lane.requests.values() if opened else ():
-            away = request.state in (RequestState.RUNNING, RequestState.PARKED)
-            assert away or self.asked[request.add.request_id].waits, "4.4.5: the impatient fail when it opens"
-        bound = serving.queue_capacity * (2 if serving.on_capacity_exhausted == "queue" else 1)
-        assert len(new) <= bound, "6: the queue within its bound"
-
-    def _check_order(self, effects: list[Effect]) -> None:
-        """7: whoever still waits ranks below everyone that was started now."""
-        if self.roster == "ageing":
-            return
-        started = [self.asked[effect.request_id] for effect in effects if isinstance(effect, StartAttempt)]
-        for asked in started:
-            lane = self.lanes[asked.lane]
-            for other in lane.group.lanes:
-                full = other.running >= other.slots(self.latest)
-                if other is not lane and (full or held_back(other, self.latest, self.now + self.unix_ahead)):
-                    continue
-                for request in other.requests.values():
-                    waits = self.asked[request.add.request_id]
-                    inside = request.state is RequestState.QUEUED and waits.id not in self.outside
-                    passed = (-waits.priority, waits.order) < (-asked.priority, asked.order)
-                    assert not (inside and passed), "7: nobody is overtaken"
 
     # ---- repeating --------------------------------------------------------------------------------------------------------
 

@@ -13,6 +13,7 @@ from engine_harness import START, Rig, deployment
 from sansio.circuit_breaker import CircuitState
 from sansio.errors import InferenceError, NetworkError, RateLimited, ServerError, Timeout
 from sansio.events import AttemptEnded, CircuitAction, OverrideCircuit, StartAttempt
+from sansio.queue import Priority
 
 PRICE = {"input": 1_000_000.0, "output": 1_000_000.0}  # a dollar a token
 
@@ -227,6 +228,17 @@ def test_a_pause_that_is_too_long_for_it_fails_it_at_once() -> None:
     loss = NetworkError()
     rig.end(1, loss, stale=True)
     assert (rig.outcome(1), rig.error(1).cause) == ("rate_limited", loss)
+
+
+def test_also_where_somebody_else_is_before_it_and_can_wait() -> None:
+    rig = Rig(deployment(serving={"max_concurrent": 2}))
+    rig.submit(1, timeout=20.0)
+    rig.submit(2)
+    rig.send(1)
+    rig.submit(3, priority=Priority.HIGH)
+    rig.end(2, RateLimited("openai", 30.0))
+    rig.end(1, NetworkError(), stale=True)
+    assert (rig.outcome(1), rig.outcome(3), rig.metrics.queued) == ("deadline_exceeded", "-", 1)
 
 
 def test_its_first_loss_is_the_cause_of_what_it_ends_with_while_it_waits() -> None:
