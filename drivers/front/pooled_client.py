@@ -11,7 +11,8 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from sansio import ConnectionPool, Grant, Http2, Origin, PoolConfig, PoolOrders
+from sansio import ConnectionPool, Grant, Http2, Origin, PoolConfig
+from sansio import PoolOrders as Orders
 
 
 class PooledConnection(Hashable, Protocol):
@@ -116,14 +117,12 @@ class PooledClient(ABC, Generic[ConnectionT, LineT]):
         connection.close()
         self._decide(self._pool.lost, connection, self.now())
 
-    def _decide(
-        self, decide: Callable[Args, PoolOrders[ConnectionT, LineT]], *args: Args.args, **kwargs: Args.kwargs
-    ) -> None:
+    def _decide(self, decide: Callable[Args, Orders[ConnectionT, LineT]], *args: Args.args, **kwargs: Args.kwargs) -> None:
         for connection in self._alone(self._granting, decide, *args, **kwargs):
             connection.close()
 
     def _granting(
-        self, decide: Callable[Args, PoolOrders[ConnectionT, LineT]], *args: Args.args, **kwargs: Args.kwargs
+        self, decide: Callable[Args, Orders[ConnectionT, LineT]], /, *args: Args.args, **kwargs: Args.kwargs
     ) -> Sequence[ConnectionT]:
         """In the critical section, so that a line which withdraws in another one either stops its grant or has it."""
         orders = decide(*args, **kwargs)

@@ -300,7 +300,6 @@ class PooledBlockingLine(BlockingLine):
 
     def _part(self, pieces: Pieces | None, *, keep: bool) -> None:
         connection, self._connection = self._connection, None
-        grant, self._grant = self._grant, None
         if connection is not None:
             if self._trace is not None and self._trace.stream is not None:
                 connection.stream = self._trace.stream
@@ -309,10 +308,11 @@ class PooledBlockingLine(BlockingLine):
                 self._client.release(connection)
             else:
                 self._client.lose(connection)
-        elif grant is not None and grant.connection is not None:  # called off between the grant and its use
+            return
+        self._client.withdraw(self)
+        grant, self._grant = self._grant, None
+        if grant is not None and grant.connection is not None:  # called off between the grant and its use
             self._client.release(grant.connection)
-        else:
-            self._client.withdraw(self)
 
 
 class BlockingClient(PooledClient[Connection, PooledBlockingLine]):
