@@ -549,6 +549,19 @@ def test_one_that_is_interrupted_while_it_connects_waits_for_no_answer(
         world.run(scenario)
 
 
+def test_an_interruption_at_the_very_end_costs_the_connection_only_where_it_shuts_it_down(world: World) -> None:
+    with scripted() as server:
+
+        async def scenario(client: Any) -> None:
+            line = await ask(world, client, server.request())
+            await read(line)
+            line.interrupt()
+            line.let_go(keep=True)
+            assert (client.deadline() is None) is (world.driver == "sync")
+
+        world.run(scenario)
+
+
 def test_a_wait_that_is_cancelled_ends_the_exchange(world: World) -> None:
     if world.driver == "sync":
         return
