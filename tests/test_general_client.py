@@ -363,6 +363,7 @@ def test_a_connection_that_the_answer_closes_is_closed_at_once(world: World) -> 
 
         async def scenario(client: Any) -> None:
             await exchange(world, client, server.request())
+            assert client.deadline() is None  # nor is it kept
             await pause(world)
             eventually(lambda: server.left == 1)
             assert (await exchange(world, client, server.request()))[1] is False

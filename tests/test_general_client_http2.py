@@ -63,3 +63,19 @@ def test_leaving_one_request_leaves_the_others_alone(
         assert server.provider.connections_total == 1
 
     world.run(scenario, given=world.given(http2=True, verify=contexts[1]))
+
+
+def test_waking_one_request_leaves_the_others_alone(
+    server: ThreadedMockServer, contexts: tuple[ssl.SSLContext, ssl.SSLContext]
+) -> None:
+    world = World("sync", "httpx2")
+
+    async def scenario(client: Any) -> None:
+        stalled = await ask(world, client, request(server))
+        other = await ask(world, client, request(server))
+        stalled.interrupt()
+        assert (await read(other))[-1] is END
+        stalled.let_go(keep=False)
+        other.let_go(keep=True)
+
+    world.run(scenario, given=world.given(http2=True, verify=contexts[1]))

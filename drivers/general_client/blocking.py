@@ -134,11 +134,15 @@ class BlockingLine(ABC):
         client = self._get(request.origin, fresh=fresh)
         trace = self._trace = Trace(sending)
         timeouts = self._bounds(timeout)
+        read_timeout = timeouts["read"]
 
         def note(name: str, info: dict[str, Any]) -> None:
             if trace.note(name, info):
                 self._hold(trace.stream)
                 timeouts["read"] = None  # it can be woken
+            elif name.startswith("http2."):
+                self._grip.release()  # others use that connection too
+                timeouts["read"] = read_timeout
 
         message = build_request(self._module, request, {"timeout": timeouts, "trace": note})
         self._check()
@@ -162,9 +166,7 @@ class BlockingLine(ABC):
 
     def _begin(self, response: Any) -> None:
         """A head is there."""
-        if not is_over_http1(response):
-            self._grip.release()  # others use that connection too
-        elif not self._grip.holds:
+        if is_over_http1(response) and not self._grip.holds:
             self._hold(response.extensions.get("network_stream"))
         read_already = response.is_stream_consumed  # by a transport or a hook of the user's
         self._pieces = iter([response.content] if response.content else []) if read_already else response.iter_raw()
