@@ -49,9 +49,9 @@ def main() -> int:
     if arguments.json:
         arguments.json.write_text(json.dumps(record, indent=1, ensure_ascii=False) + "\n", encoding="utf-8")
     if arguments.picture:
-        from .picture import draw
+        from .picture import draw  # matplotlib takes its time
 
-        console.print(draw(record, arguments.picture), highlight=False)
+        draw(record, arguments.picture)
     return 0
 
 

@@ -33,7 +33,8 @@ class Goal:
 
 @dataclass(slots=True)
 class Table:
-    """One table of spec 8. ``reference``: the row of ours that ratios are taken to."""
+    """One table of spec 8. ``reference``: the row of ours that ratios are taken to; ``ratios``: whether
+    they are shown, which needs a common unit."""
 
     key: str
     title: str
@@ -44,6 +45,7 @@ class Table:
     goals: list[Goal] = field(default_factory=list)
     higher_is_better: bool = False
     notes: list[str] = field(default_factory=list)
+    ratios: bool = True
 
     def best(self, row: str, column: str) -> float | None:
         """One figure, if it is there."""
@@ -122,11 +124,11 @@ def _cell(table: Table, row: Row, column: str) -> str:
     figure = row.figures.get(column)
     if figure is None:
         return ""
-    text = f"{shown(figure.best)} +{figure.spread:.0%}"
-    if figure.higher_is_better:
-        text = text.replace("+", "-")
+    text = shown(figure.best)
+    if len(figure.samples) > 1:
+        text += f" {'-' if figure.higher_is_better else '+'}{figure.spread:.0%}"
     reference = table.best(table.reference, column)
-    if row.name == table.reference or not reference:
+    if row.name == table.reference or not reference or not table.ratios:
         return text
     return (
         f"{text} ({figure.best / reference:.2g}×)"

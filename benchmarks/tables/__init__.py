@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import breaker, chunks, clients, engine, limiter, sse_decoder
+from . import breaker, chunks, clients, engine, limiter, scale, sse_decoder
 
 TABLES = {
     "clients": clients.measure,
@@ -11,4 +11,5 @@ TABLES = {
     "engine": engine.measure,
     "breaker": breaker.measure,
     "limiter": limiter.measure,
+    "scale": scale.measure,
 }

@@ -35,6 +35,7 @@ def measure(options: Options) -> list[Table]:
             table.rows.append(row)
             if worker is not None:
                 workers[contender.name] = stack.enter_context(worker)
+        _hear_versions(table, workers)
         _run(table, orders, workers, options)
     _goals(table)
     return [table]
@@ -65,12 +66,18 @@ def _start(contender: Contender, ports: dict[str, Any], options: Options) -> tup
     if isinstance(worker, str):
         row.missing = worker
         return row, None
-    try:
-        row.version = worker.hear().get("version") or row.version
-    except RuntimeError as error:
-        row.missing = f"failed: {error}"
-        return row, None
     return row, worker
+
+
+def _hear_versions(table: Table, workers: dict[str, Child]) -> None:
+    """Wait for the workers, which have started side by side."""
+    for row in table.rows:
+        if row.name in workers:
+            try:
+                row.version = workers[row.name].hear().get("version") or row.version
+            except RuntimeError as error:
+                row.missing = f"failed: {error}"
+                del workers[row.name]
 
 
 def _run(table: Table, orders: dict[str, dict[str, Any]], workers: dict[str, Child], options: Options) -> None:

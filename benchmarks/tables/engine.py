@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import gc
 import random
 import time
 from collections import deque
@@ -87,6 +88,7 @@ class _Run:
         core, now = self._core, self._now
         adds = [core.prepare(self._submitted + 1 + number, _BATCH) for number in range(self._requests)]
         self._submitted += self._requests
+        gc.collect()
         start = time.process_time()
         for add in adds:
             now += 0.001

@@ -31,7 +31,7 @@ def measure(options: Options) -> list[Table]:
 
 def _openai(contenders: list[Decoder], folder: Path, options: Options) -> Table:
     events = _events(openai_event, options)
-    samples = {f"{name} at a time": Sample(folder, events, size, options.count(25, 2)) for name, size in SIZES.items()}
+    samples = {f"{name} at a time": Sample(folder, events, size, options.count(25, 1)) for name, size in SIZES.items()}
     table = _rates("sse_openai", "SseDecoder, OpenAI chat events of 290 B", contenders, samples, options)
     for column in table.columns:
         for peer in (NODE, RUST):
@@ -41,7 +41,7 @@ def _openai(contenders: list[Decoder], folder: Path, options: Options) -> Table:
 
 def _anthropic(contenders: list[Decoder], folder: Path, options: Options) -> Table:
     events = _events(anthropic_event, options)
-    samples = {f"{name} at a time": Sample(folder, events, size, options.count(25, 2)) for name, size in _SMALL.items()}
+    samples = {f"{name} at a time": Sample(folder, events, size, options.count(25, 1)) for name, size in _SMALL.items()}
     table = _rates("sse_anthropic", "SseDecoder, Anthropic events of 125 B", contenders, samples, options)
     table.ask_ratio("one event at a time", "httpx-sse", 4)
     table.ask_ratio("one event at a time", "openai", 8)
@@ -90,7 +90,7 @@ def _fill(
     for decoder in contenders:
         table.rows.append(Row(decoder.name, {}, decoder.name == OURS, decoder.version, decoder.missing))
     for column, sample in samples.items():
-        for number in range(options.rounds + 1):
+        for number in range(options.quick, options.rounds + 1):  # the first one warms up
             for row, decoder in zip(table.rows, contenders, strict=True):
                 if decoder.missing is not None or (number == 0 and decoder.count is None):
                     continue  # those of other processes are warm by their own repeats
