@@ -453,6 +453,7 @@ def test_heads_before_a_head_are_bounded_in_bytes() -> None:
     exactly = b"HTTP/1.1 103 x\r\nLink: " + b"x" * (MAX_HEAD_BYTES - 26) + b"\r\n\r\n"
     assert len(exactly) == MAX_HEAD_BYTES
     refused(exactly + OK, "a response head is larger than")
+    refused(exactly.replace(b"xxx", b"", 1) + b"HTTPS", "a response head is larger than")  # three bytes are left, and fine
 
 
 def test_heads_before_a_head_are_bounded_in_number() -> None:
