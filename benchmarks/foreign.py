@@ -39,14 +39,14 @@ def version_of(name: str, peers: Path) -> str | None:
     if name.startswith("Node"):
         package = _if_there(peers / "node" / "node_modules" / "eventsource-parser" / "package.json")
         return None if package is None else str(json.loads(package.read_text(encoding="utf-8"))["version"])
-    lock = _if_there(HERE / "rust" / "Cargo.lock")
-    packages = tomllib.loads(lock.read_text(encoding="utf-8"))["package"] if lock is not None else []
-    return next((str(package["version"]) for package in packages if package["name"] == "eventsource-stream"), None)
+    manifest = tomllib.loads((HERE / "rust" / "Cargo.toml").read_text(encoding="utf-8"))
+    return str(manifest["dependencies"]["eventsource-stream"]).removeprefix("=")
 
 
 def install(peers: Path) -> list[str]:
     """Install or build what can be. Returns what cannot, with the reason."""
     peers.mkdir(parents=True, exist_ok=True)
+    shutil.copytree(HERE / "rust", peers / "rust" / "source", dirs_exist_ok=True)  # what cargo writes stays there
     problems: list[str] = []
     python = str(peers / "litellm" / "bin" / "python")
     steps: dict[str, list[list[str]]] = {
@@ -56,7 +56,7 @@ def install(peers: Path) -> list[str]:
         ],
         "eventsource-parser": [["npm", "install", "--silent", "--prefix", str(peers / "node"), "eventsource-parser@3"]],
         "eventsource-stream": [
-            ["cargo", "build", "--quiet", "--release", "--manifest-path", str(HERE / "rust" / "Cargo.toml"),
+            ["cargo", "build", "--quiet", "--release", "--manifest-path", str(peers / "rust" / "source" / "Cargo.toml"),
              "--target-dir", str(peers / "rust")],
         ],
     }  # fmt: skip

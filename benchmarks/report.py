@@ -81,7 +81,7 @@ class Table:
             {
                 "name": row.name, "ours": row.ours, "version": row.version, "missing": row.missing,
                 "figures": {
-                    column: {"best": figure.best, "spread": figure.spread, "samples": figure.samples}
+                    column: {"best": round(figure.best, 4), "spread": round(figure.spread, 4)}
                     for column, figure in row.figures.items()
                 },
             }
