@@ -196,9 +196,7 @@ class SseDecoder:
 
     def _drop_event(self) -> None:
         self._line, self._data, self._event, self._id, self._held = b"", [], b"", None, 0
-        self._value = ""
         self._plain = False
-        self._room = self._cut_room = -1
 
     def _normalise(self, piece: bytes) -> bytes:
         """The piece without the stream's BOM, each of its line ends an LF."""

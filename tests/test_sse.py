@@ -514,9 +514,69 @@ def test_a_regular_stream_may_end_anywhere(shape: str, cut_off: bytes) -> None:
     for place in range(len(cut_off) + 1):
         for dispatch_incomplete in (False, True):
             decoder = SseDecoder()
-            chunks = [chunk for piece in (begun, cut_off[:place], cut_off[place:]) for chunk in decoder.feed(piece)]
+            chunks = [chunk for piece in (begun + cut_off[:place], cut_off[place:]) for chunk in decoder.feed(piece)]
             chunks += decoder.finish(dispatch_incomplete=dispatch_incomplete)
             assert chunks == reference.chunks[: None if dispatch_incomplete else 2]
+
+
+BUSY = {
+    "data": [f"data: {word * 7}\n\n" for word in ("one", "two", "three", "four", "five", "six")],
+    "named": [f"event: n\ndata: {word * 7}\n\n" for word in ("one", "two", "three", "four", "five", "six")],
+    "not ASCII": [f"data: {word * 5}\n\n" for word in ("ä", "a€", "😀", "x", "ß", "日本")],
+    "openings as data": [f"data: {word}data: event: n\n\n" for word in "abcdef"],
+}
+BETWEEN = [
+    "",
+    "data: a\ndata: b\n\n",
+    "id: 7\ndata: c\n\n",
+    "event: m\ndata: d\n\n",
+    ": ping\n\n",
+    "data: e\r\n\r\n",
+    "data: f\rdata: g\n\n",
+    "\n",
+]
+
+
+@pytest.mark.parametrize("begin", ["", "id: 9\n\n", "\ufeff"])
+@pytest.mark.parametrize("shape", BUSY)
+def test_a_busy_stream_may_be_cut_anywhere(shape: str, begin: str) -> None:
+    """Every size of piece, so that events are cut everywhere while the stream is regular; with something else amid it."""
+    for other in BETWEEN:
+        stream = (begin + "".join([*BUSY[shape], other, *BUSY[shape]])).encode()
+        reference = Reference().run(stream)
+        for size in range(1, 150):
+            pieces = [stream[start : start + size] for start in range(0, len(stream), size)]
+            assert decode(pieces) == (reference.chunks, reference.last_event_id, None), (other, size)
+
+
+@pytest.mark.parametrize("shape", REGULAR_SO_FAR)
+def test_a_field_counts_at_once_in_a_regular_stream(shape: str) -> None:
+    decoder, (begun, _) = SseDecoder(), REGULAR_SO_FAR[shape]
+    decoder.feed(begun)
+    decoder.feed(begun + begun[: len(begun) // 2 - 1] + b"retry: 5\n")
+    assert decoder.retry_ms == 5
+
+
+@pytest.mark.parametrize("shape", REGULAR_SO_FAR)
+def test_the_limit_holds_in_a_regular_stream(shape: str) -> None:
+    begun, _ = REGULAR_SO_FAR[shape]
+    opening = begun[: begun.index(b"one")]
+    for first in range(0, 420, 20):
+        for second in range(0, 420, 20):
+            pieces = [begun, begun + opening + b"x" * first, b"y" * second + b"\n\n" + opening + b"z", b"\n\n"]
+            reference = Reference(limit=400).run(b"".join(pieces))
+            assert run_limited(pieces, 400, failed=reference.failed) == reference.chunks
+
+
+@pytest.mark.parametrize("shape", REGULAR_SO_FAR)
+def test_a_value_without_end_in_a_regular_stream_meets_the_limit(shape: str) -> None:
+    begun, _ = REGULAR_SO_FAR[shape]
+    decoder = SseDecoder(max_event_bytes=1000)
+    decoder.feed(begun)
+    decoder.feed(begun + begun[: begun.index(b"one")] + b"x")
+    with pytest.raises(SseLimitExceeded):
+        for _ in range(1000):
+            assert decoder.feed(b"y") == []
 
 
 @pytest.mark.parametrize("name", ["n", "n" * 100, "n" * 101, "n" * 5000])
