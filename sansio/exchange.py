@@ -112,15 +112,18 @@ class Exchange:
         self._batch = batch
         self._session = session
         self._phase = Phase.CREATED
-        self._started_at = self._now = now
+        self._started_at = now
+        self._now: float = now
         self._request_deadline = math.inf if request_deadline is None else request_deadline
         total = config.timeouts.total_timeout
         self._total_at = min(self._request_deadline, math.inf if total is None else now + total)
         self._clock: tuple[float, str, float | None] = (self._total_at, "total", total)
         """The one that runs out first: when, its name, its length. One value: the engine may look from another thread."""
         self._waiting_since: float | None = None
-        self._content_left = self._content_timeout = _seconds(config.timeouts.content_timeout)
-        self._read_left = self._read_timeout = _seconds(config.timeouts.read_timeout)
+        self._content_timeout = _seconds(config.timeouts.content_timeout)
+        self._read_timeout = _seconds(config.timeouts.read_timeout)
+        self._content_left: float = self._content_timeout
+        self._read_left: float = self._read_timeout
         self._head: tuple[int, Headers] = (0, ())
         self._unix_now = 0.0
         self._received_bytes = 0
