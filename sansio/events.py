@@ -188,12 +188,17 @@ NoticeKind = Literal[
     "refresh_ended",
     "budget",
     "late_usage",
+    "client",
 ]
 
 
 @dataclass(slots=True)
 class Notice:
-    """Something an operator may want to know. ``detail`` holds plain values; never a credential."""
+    """Something an operator may want to know. ``detail`` holds plain values; never a credential.
+
+    ``client`` comes from a driver, not from the core: who moves the bytes, where the environment chose it. It concerns all
+    deployments, so that its ``deployment`` is empty.
+    """
 
     kind: NoticeKind
     deployment: str

@@ -17,7 +17,7 @@ from typing import Any, Protocol
 import trio
 
 from drivers.asyncio_driver import general as on_asyncio
-from drivers.general_client import Choice
+from drivers.front.choice import Choice
 from drivers.sync_driver import general as with_threads
 from drivers.trio_driver import general as on_trio
 from sansio import HttpEvent, HttpRequest, PoolConfig

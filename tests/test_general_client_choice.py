@@ -14,7 +14,7 @@ from conformance import test_leaving
 from conformance.harness import NOT_WHILE_CONNECTING, WAYS
 
 from drivers.asyncio_driver import general as on_asyncio
-from drivers.general_client import Choice, choose, proxied_by
+from drivers.front.choice import Choice, choose, proxied_by
 from drivers.sync_driver import general as with_threads
 from drivers.trio_driver import general as on_trio
 from sansio import Http2, Origin, PoolConfig

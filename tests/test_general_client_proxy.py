@@ -18,7 +18,7 @@ from conformance.harness import Lab, Tls, Way, causes, eventually, said
 from general_wire import listening
 
 from drivers.asyncio_driver import general as on_asyncio
-from drivers.general_client import Choice, choose
+from drivers.front.choice import Choice, choose
 from drivers.sync_driver import general as with_threads
 from drivers.trio_driver import general as on_trio
 from sansio import NetworkError

@@ -31,14 +31,15 @@ from sansio import (
     Tokens,
 )
 
-from .client import build_client
+from .client import build_choice
 
 
 class RemoteEngine(EngineFront["TokenStream", Client]):
     """Calls the providers of its deployments. An async context manager; any number of tasks of its loop may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, on the loop. client: who
-    moves the bytes, by default `build_client()`; closed with the engine.
+    moves the bytes, closed with the engine; by default the
+    native one, or a general one where the environment names a proxy.
     Raises `ValueError` for a configuration that cannot work, such as a missing key.
     """
 
@@ -49,7 +50,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         on_notice: Callable[[Notice], None] | None = None,
         client: Client | None = None,
     ) -> None:
-        super().__init__(deployments, client or build_client(), on_notice)
+        super().__init__(deployments, client, build_choice, on_notice)
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
@@ -61,7 +62,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         if self._loop is not None:
             raise RuntimeError("an engine is entered once; make a new one")
         self._loop = asyncio.get_running_loop()
-        self._running = True
+        self._begin()
         return self
 
     async def __aexit__(self, *_: object) -> None:

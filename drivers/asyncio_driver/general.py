@@ -5,7 +5,8 @@ from __future__ import annotations
 import asyncio
 import ssl
 
-from drivers.general_client import Choice, GivenTaskClient, TaskClient, load
+from drivers.front.choice import Choice, load
+from drivers.general_client import GivenTaskClient, TaskClient
 from sansio import PoolConfig
 
 

@@ -34,7 +34,10 @@ from sansio import (
     Tick,
     Todo,
 )
+from sansio.http import parse_origin
 from sansio.operations import Breaker, Limiter
+
+from .choice import Choice, choose
 
 _log = logging.getLogger("inference_remote_core")
 
@@ -101,14 +104,20 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
     def __init__(
         self,
         deployments: Deployments,
-        client: ClientT,
+        client: ClientT | None,
+        build: Callable[[Choice], ClientT],
         on_notice: Callable[[Notice], None] | None,
     ) -> None:
         self.config = RemoteEngineConfig.of(deployments)
         """The deployments and how their sessions refresh."""
         core = RemoteEngineCore(self.config, rng=random.Random(), fingerprints=fingerprints(self.config.deployments))
         self._board: Switchboard[CallT] = Switchboard(core)
-        self.client = client
+        self._choice: Choice | None = None
+        if client is None:
+            origins = [parse_origin(deployment.codec().endpoint) for deployment in self.config.deployments]
+            self._choice = choose(None, origins)
+            client = build(self._choice)
+        self.client: ClientT = client
         """Who moves the bytes."""
         self._on_notice = on_notice
         self._armed = math.inf
@@ -136,6 +145,12 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
     @abstractmethod
     def _emptied(self) -> None:
         """Nothing is outstanding any more: tell whoever drains or closes."""
+
+    def _begin(self) -> None:
+        """The engine is entered."""
+        self._running = True
+        if self._choice is not None and self._choice.detail is not None:
+            self._notify(Notice("client", "", self.now(), time.time(), None, self._choice.detail))
 
     # ---- operators --------------------------------------------------------------------------------------------------
 

@@ -35,7 +35,7 @@ from sansio import (
 )
 from sansio.worker import Connect, Deliver, Discard, Finish, Park, Post, Raise, Receive, Send
 
-from .client import build_client
+from .client import build_choice
 from .interrupts import SHIELD
 
 
@@ -86,7 +86,8 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
     """Calls the providers of its deployments. A context manager; any number of threads may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, outside the lock, from
-    whichever thread met it; it must not wait, close or drain. client: who moves the bytes, by default `build_client()`;
+    whichever thread met it; it must not wait, close or drain. client: who moves the bytes, by default the
+    native client, or a general one where the environment names a proxy;
     closed with the engine. Raises `ValueError` for a configuration that cannot work, such as a missing key.
     """
 
@@ -98,7 +99,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         client: Client | None = None,
     ) -> None:
         self._lock = threading.Lock()
-        super().__init__(deployments, client or build_client(), on_notice)
+        super().__init__(deployments, client, build_choice, on_notice)
         self._alarm = threading.Condition(self._lock)
         self._drained = threading.Event()
         self._timer: threading.Thread | None = None
@@ -112,7 +113,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         with SHIELD:
             SHIELD.raise_up()
             self._timer = threading.Thread(target=self._keep_time, name="remote-engine-timer", daemon=True)
-            self._running = True
+            self._begin()
             self._timer.start()
         return self
 

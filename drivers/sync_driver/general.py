@@ -4,7 +4,8 @@ from __future__ import annotations
 
 import ssl
 
-from drivers.general_client import BlockingClient, Choice, GivenBlockingClient, load
+from drivers.front.choice import Choice, load
+from drivers.general_client import BlockingClient, GivenBlockingClient
 from sansio import PoolConfig
 
 from .interrupts import SHIELD

@@ -13,12 +13,16 @@ import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
 from functools import partial
-from typing import TypeVar
+from typing import TYPE_CHECKING, TypeVar
 
 import trio
 
 from drivers.front import PooledClient
+from drivers.front.choice import NATIVE, Choice, choose
 from sansio import Grant, Http1Connection, Http2Connection, HttpEvent, HttpRequest, NetworkError, Origin, PoolConfig
+
+if TYPE_CHECKING:
+    from drivers.general_client import GivenTaskClient, TaskClient
 
 READ_BYTES = 64 * 1024
 MAX_TAIL_READS = 4
@@ -372,7 +376,25 @@ def close_socket(known: socket.socket) -> None:
         known.close()
 
 
-def build_client(*, ssl_context: ssl.SSLContext | None = None, pool: PoolConfig | None = None) -> HttpClient:
-    """The client an engine uses unless it is given one. ``ssl_context`` is by default the platform's, verification on; what
-    it offers by ALPN, and how many connections there may be, follows from ``pool``."""
-    return HttpClient(ssl_context, pool)
+def build_client(
+    client: object = NATIVE, *, ssl_context: ssl.SSLContext | None = None, pool: PoolConfig | None = None
+) -> HttpClient | TaskClient | GivenTaskClient:
+    """Who moves the bytes of an engine.
+
+    client: ``"native"``, ``"httpx"``, ``"httpx2"``, or a client object of one of these two, which then stays yours to close.
+    ssl_context: by default the platform's, verification on; what it offers by ALPN is set here. pool: how many connections
+    there may be, for how long, and whether they speak HTTP/2. Raises `ValueError` for what that client cannot do, or when it
+    is not installed.
+    """
+    return build_choice(choose(client, ()), ssl_context, pool)
+
+
+def build_choice(
+    choice: Choice, ssl_context: ssl.SSLContext | None = None, pool: PoolConfig | None = None
+) -> HttpClient | TaskClient | GivenTaskClient:
+    """The client that was chosen."""
+    if choice.name == NATIVE:
+        return HttpClient(ssl_context, pool)
+    from .general import general_client  # not before it is needed: what it is made of may not be installed
+
+    return general_client(choice, ssl_context, pool)

@@ -32,7 +32,7 @@ from sansio import (
     Tokens,
 )
 
-from .client import build_client
+from .client import build_choice
 
 
 class Client(AsyncClient, Protocol):
@@ -47,7 +47,8 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
     """Calls the providers of its deployments. An async context manager; any number of tasks may use it inside.
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`. client: who
-    moves the bytes, by default `build_client()`; closed with the engine.
+    moves the bytes, closed with the engine; by default the
+    native one, or a general one where the environment names a proxy.
     Raises `ValueError` for a configuration that cannot work, such as a missing key.
     """
 
@@ -58,7 +59,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         on_notice: Callable[[Notice], None] | None = None,
         client: Client | None = None,
     ) -> None:
-        super().__init__(deployments, client or build_client(), on_notice)
+        super().__init__(deployments, client, build_choice, on_notice)
         self._entered = False
         self._tasks: trio.Nursery | None = None
         self._nap = trio.CancelScope()
@@ -69,7 +70,8 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
     async def __aenter__(self) -> RemoteEngine:
         if self._entered:
             raise RuntimeError("an engine is entered once; make a new one")
-        self._entered = self._running = True
+        self._entered = True
+        self._begin()
         self._nursery_manager = trio.open_nursery()
         nursery = await self._nursery_manager.__aenter__()
         with trio.CancelScope(shield=True):  # entered whole, and left by whoever cancelled

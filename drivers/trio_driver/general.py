@@ -6,7 +6,8 @@ import ssl
 
 import trio
 
-from drivers.general_client import Choice, GivenTaskClient, TaskClient, load
+from drivers.front.choice import Choice, load
+from drivers.general_client import GivenTaskClient, TaskClient
 from sansio import PoolConfig
 
 

@@ -34,7 +34,6 @@ import anyio
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
 
-from drivers.general_client import choose
 from drivers.mock_provider import ThreadedMockServer, serve_in_thread
 from sansio import (
     Deployment,
@@ -96,8 +95,7 @@ class Way:
             case "http2":
                 return self.module.build_client(ssl_context=trusting, pool=PoolConfig(http2=Http2.ONLY))
             case "httpx" | "httpx2":
-                general = importlib.import_module(f"drivers.{self.driver}_driver.general")
-                return general.general_client(choose(self.transport, ()), trusting, None)
+                return self.module.build_client(self.transport, ssl_context=trusting)
             case _:
                 raise ValueError(f"transport: {self.transport!r} is unknown")
 

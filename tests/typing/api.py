@@ -115,7 +115,6 @@ def with_threads(deployments: Sequence[Deployment], on_notice: Callable[[Notice]
         engine.rebuild_session()
         engine.drain()
     client = for_threads.build_client()
-    assert_type(client, for_threads.HttpClient)
     with for_threads.RemoteEngine(deployments, on_notice=on_notice, client=client) as engine:
         engine.generate(
             rich, deployment="chat", priority=Priority.HIGH, tenant="a", timeout=5, wait_for_circuit=True
