@@ -4,8 +4,13 @@ A process of its own (``python -m benchmarks.server``). The path says how to ans
 
 - ``unary``: one JSON answer.
 - ``burst``: a whole stream in one write, a chunk an event.
-- ``paced``: one event every `GAP` seconds, in turn to every paced stream that is open.
+- ``paced``: every `STEP` seconds one event to each paced stream that is open, in one go.
+- ``staggered``: one event every `GAP` seconds, in turn to every staggered stream that is open.
 - ``silent``: one event, then nothing until somebody asks for ``/release``.
+
+For the client tables it never sleeps, but looks for work all the time: to wake a sleeping core can cost the client's ``send``
+more than all else it does (on a virtual machine, where that is an exit to the host), and then a client would be charged for
+the server's idleness, the more the slower it is.
 
 It prints the ports it listens on as one line of JSON and lives until its standard input is closed. HTTP/2 (prior
 knowledge) is served where h2 is installed, see `benchmarks.server_http2`.
@@ -16,17 +21,22 @@ from __future__ import annotations
 import asyncio
 import contextlib
 import json
+import math
 import re
 import selectors
 import sys
+import time
 from collections import deque
 from typing import Protocol
 
 from .machine import SERVER_CORE, allow_many_files, pin
 from .workload import openai_event, openai_tail, unary_answer
 
+STEP = 0.025
+"""Seconds between two events of a paced stream."""
+
 GAP = 0.0005
-"""Seconds between two events of all the paced streams together."""
+"""Seconds between two events of all the staggered streams together."""
 
 _CONTENT_LENGTH = re.compile(rb"\r\ncontent-length: *(\d+)", re.IGNORECASE)
 _UNARY_BODY = unary_answer()
@@ -57,25 +67,37 @@ class Streams:
 
     def __init__(self) -> None:
         self.silent: list[Answer] = []
-        self._paced: deque[Answer] = deque()
+        self._paced: list[Answer] = []
+        self._staggered: deque[Answer] = deque()
         self._due = 0.0
 
     def pace(self, answer: Answer) -> None:
-        """From now on this one gets its event in turn."""
+        """From now on this one gets its event with all the others."""
         self._paced.append(answer)
         if len(self._paced) == 1:
+            asyncio.get_running_loop().call_later(STEP, self._step)
+
+    def _step(self) -> None:
+        self._paced = [answer for answer in self._paced if answer.event()]
+        if self._paced:
+            asyncio.get_running_loop().call_later(STEP, self._step)
+
+    def stagger(self, answer: Answer) -> None:
+        """From now on this one gets its event in turn."""
+        self._staggered.append(answer)
+        if len(self._staggered) == 1:
             loop = asyncio.get_running_loop()
             self._due = loop.time() + GAP
             loop.call_at(self._due, self._tick)
 
     def _tick(self) -> None:
         loop = asyncio.get_running_loop()
-        while self._paced and self._due <= loop.time():
+        while self._staggered and self._due <= loop.time():
             self._due += GAP
-            answer = self._paced.popleft()
+            answer = self._staggered.popleft()
             if answer.event():
-                self._paced.append(answer)
-        if self._paced:
+                self._staggered.append(answer)
+        if self._staggered:
             loop.call_at(self._due, self._tick)
 
     def release(self) -> None:
@@ -147,6 +169,8 @@ class Connection(asyncio.Protocol):
         answer = ChunkedAnswer(self._transport, events)
         if way == "paced":
             self._streams.pace(answer)
+        elif way == "staggered":
+            self._streams.stagger(answer)
         else:
             answer.event()
             self._streams.silent.append(answer)
@@ -183,12 +207,23 @@ async def main() -> None:
     await loop.run_in_executor(None, sys.stdin.read)
 
 
+class Wakeful(selectors.EpollSelector):
+    """A selector that never sleeps."""
+
+    def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
+        """What is ready, or nothing when the time is up."""
+        give_up_at = math.inf if timeout is None else time.monotonic() + timeout
+        while not (ready := super().select(0)) and time.monotonic() < give_up_at:
+            pass
+        return ready
+
+
 def run() -> None:
-    """Run it. ``many``: with epoll, for thousands of connections; else with select, whose timers are finer than 1 ms."""
+    """Run it. ``many``: thousands of connections, and asleep while nothing is to be done."""
     pin(SERVER_CORE)
     allow_many_files()
     many = "many" in sys.argv[1:]
-    selector: selectors.BaseSelector = selectors.DefaultSelector() if many else selectors.SelectSelector()
+    selector: selectors.BaseSelector = selectors.DefaultSelector() if many else Wakeful()
     with asyncio.Runner(loop_factory=lambda: asyncio.SelectorEventLoop(selector)) as runner:
         runner.run(main())
 

@@ -68,6 +68,8 @@ class Http2Connection(asyncio.Protocol):
             answer.rest()
         elif way == "paced":
             self._streams.pace(answer)
+        elif way == "staggered":
+            self._streams.stagger(answer)
         else:
             answer.event()
             self._streams.silent.append(answer)

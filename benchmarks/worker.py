@@ -161,7 +161,7 @@ def measure_threads(caller: Any, order: Order, pool: ThreadPoolExecutor) -> dict
     unary = order["way"] == "unary"
     running = [pool.submit(requests, t) if unary else pool.submit(caller.stream, path, t) for t in tallies]
     answer: dict[str, float] = {}
-    if order["way"] == "paced":
+    if order["way"] in ("paced", "staggered"):
         time.sleep(order["begin"])
         watch = Stopwatch(together)
         time.sleep(order["length"])

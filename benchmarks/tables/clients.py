@@ -12,7 +12,7 @@ from benchmarks.machine import version
 from benchmarks.options import Options
 from benchmarks.processes import Child
 from benchmarks.report import Row, Table
-from benchmarks.server import GAP
+from benchmarks.server import GAP, STEP
 from benchmarks.timing import Figure
 
 
@@ -21,10 +21,9 @@ def measure(options: Options) -> list[Table]:
     at_once = options.count(50, 5)
     orders = _orders(options, at_once)
     table = Table("clients", "Clients: CPU of the client", "µs", list(orders), OURS)
-    every_ms = at_once * GAP * 1000
     table.notes.append(
-        f"{at_once} at once; unary: a request; paced: an event, each stream gets one every {every_ms:g} ms;"
-        " burst: an event of an answer written at once"
+        f"{at_once} at once; unary: a request; paced: an event, each stream gets one every {STEP * 1000:g} ms, all in step;"
+        f" staggered: the same, one stream every {GAP * 1000:g} ms; burst: an event of an answer written at once"
     )
     with ExitStack() as stack:
         child, ports = processes.server()
@@ -43,12 +42,15 @@ def measure(options: Options) -> list[Table]:
 
 def _orders(options: Options, at_once: int) -> dict[str, dict[str, Any]]:
     events = options.count(100, 40)
-    seconds = events * at_once * GAP
-    begin = 0.25 * seconds
-    paced = {"way": "paced", "at_once": at_once, "count": events, "begin": begin, "length": 0.6 * seconds}
+
+    def spread(way: str, seconds: float) -> dict[str, Any]:
+        """The middle of a round: by then all have begun, and none has ended."""
+        return {"way": way, "at_once": at_once, "count": events, "begin": 0.25 * seconds, "length": 0.6 * seconds}
+
     return {
-        "unary": {"way": "unary", "at_once": at_once, "count": options.count(20, 2)},
-        "paced": paced,
+        "unary": {"way": "unary", "at_once": at_once, "count": options.count(60, 2)},
+        "paced": spread("paced", events * STEP),
+        "staggered": spread("staggered", events * at_once * GAP),
         "burst": {"way": "burst", "at_once": at_once, "count": options.count(300, 20)},
     }
 
@@ -83,10 +85,10 @@ def _hear_versions(table: Table, workers: dict[str, Child]) -> None:
 def _run(table: Table, orders: dict[str, dict[str, Any]], workers: dict[str, Child], options: Options) -> None:
     rows = {row.name: row for row in table.rows}
     for column, order in orders.items():
-        warm_up = order if options.quick or order["way"] == "paced" else order | {"count": max(1, order["count"] // 5)}
+        warm_up = order if options.quick or "length" in order else order | {"count": max(1, order["count"] // 5)}
         for number in range(options.rounds + 1):
             for name in list(workers):
-                if number == 0 and order["way"] == "paced":
+                if number == 0 and "length" in order:
                     continue  # warm already
                 try:
                     answer = workers[name].ask(order if number else warm_up)
