@@ -138,6 +138,11 @@ class Http2Connection:
         return self._usable and self._next_id <= _LAST_ID
 
     @property
+    def settled(self) -> bool:
+        """Whether the peer has said what it takes: its SETTINGS have come, before which `capacity` is a guess."""
+        return self._awaits != _SETTINGS
+
+    @property
     def capacity(self) -> int:
         """How many more streams may be opened now."""
         if not self._usable:

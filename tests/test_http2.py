@@ -299,6 +299,14 @@ def test_until_the_settings_have_come_a_hundred_are_assumed() -> None:
     assert connection.open_streams == 100  # nothing has changed
 
 
+def test_it_is_settled_once_the_settings_have_come() -> None:
+    connection = Http2Connection()
+    connection.receive(GREETING[:-1])
+    assert not connection.settled
+    connection.receive(GREETING[-1:])
+    assert connection.settled
+
+
 def test_the_settings_say_how_many() -> None:
     connection = asked(GET, GET, GET)
     assert connection.capacity == MAX_STREAMS - 3
