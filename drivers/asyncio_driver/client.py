@@ -15,7 +15,17 @@ from typing import TYPE_CHECKING
 
 from drivers.front import PooledClient
 from drivers.front.choice import NATIVE, Choice, choose
-from sansio import Grant, Http1Connection, Http2Connection, HttpEvent, HttpRequest, NetworkError, Origin, PoolConfig
+from sansio import (
+    Grant,
+    Http1Connection,
+    Http2Connection,
+    HttpEvent,
+    HttpRequest,
+    NetworkError,
+    Origin,
+    PoolConfig,
+    ProtocolError,
+)
 
 if TYPE_CHECKING:
     from drivers.general_client import GivenTaskClient, TaskClient
@@ -62,7 +72,7 @@ class Line:
         finally:
             self._scope = None
         self._connection = connection
-        self._client.opened(self, connection, connection.streams)
+        connection.begin(self)
 
     async def send(self, request: HttpRequest) -> None:
         """Send the request. Raises `OSError` when the connection is lost."""
@@ -121,22 +131,37 @@ class Line:
             self._client.release(grant.connection)
 
 
+class _Early(asyncio.Protocol):
+    """Stands in until the handshake has said which protocol is spoken, and keeps what comes meanwhile."""
+
+    def __init__(self) -> None:
+        self.data = b""
+        self.lost: list[Exception | None] = []
+
+    def data_received(self, data: bytes) -> None:
+        self.data += data
+
+    def connection_lost(self, exc: Exception | None) -> None:
+        self.lost.append(exc)
+
+
 class Connection(asyncio.Protocol, ABC):
     """One connection, and what asyncio tells of it."""
 
-    streams: int | None = None
-    """How many lines it takes at once; ``None`` over HTTP/1.1."""
-
-    def __init__(self, client: HttpClient, transport: asyncio.Transport) -> None:
+    def __init__(self, client: HttpClient, transport: asyncio.Transport, early: _Early) -> None:
         self._client = client
         self._transport = transport
-        self._lost: Exception | None = None
-        self._ended = False
+        self._lost = early.lost[0] if early.lost else None
+        self._ended = bool(early.lost)
 
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: the connection is gone, with an error or in order."""
         self._lost, self._ended = exc, True
         self._client.lose(self)
+
+    @abstractmethod
+    def begin(self, line: Line) -> None:
+        """This line has dialled the connection, and is the first to use it."""
 
     def is_fit(self) -> bool:
         """Whether another request may go over it now."""
@@ -162,13 +187,17 @@ class Connection(asyncio.Protocol, ABC):
 class Http1(Connection):
     """A connection that carries one request at a time."""
 
-    def __init__(self, client: HttpClient, transport: asyncio.Transport) -> None:
-        super().__init__(client, transport)
+    def __init__(self, client: HttpClient, transport: asyncio.Transport, early: _Early) -> None:
+        super().__init__(client, transport, early)
         self._machine = Http1Connection()
         self._line: Line | None = None
-        self._buffer: list[bytes] = []
+        self._buffer = [early.data] if early.data else []
         self._buffered_bytes = 0
         self._paused = False
+
+    def begin(self, line: Line) -> None:
+        """As above."""
+        self._client.opened(line, self, None)
 
     def data_received(self, data: bytes) -> None:
         """asyncio: bytes came. Above the bound, ask for no more until these are taken."""
@@ -232,16 +261,35 @@ class Http1(Connection):
 class Http2Streams(Connection):
     """A connection that carries many requests at once."""
 
-    def __init__(self, client: HttpClient, transport: asyncio.Transport) -> None:
-        super().__init__(client, transport)
+    def __init__(self, client: HttpClient, transport: asyncio.Transport, early: _Early) -> None:
+        super().__init__(client, transport, early)
         self._machine = Http2Connection()
         self._lines: dict[int, Line] = {}
-        self.streams = self._machine.capacity
-        self._flush()
+        self._opener: Line | None = None
+        """Who dialled, and has it alone until the server has said how many it takes."""
+        self._early = early.data
+        self._streams = 0
+        self._writable = True
+
+    def begin(self, line: Line) -> None:
+        """As above."""
+        self._opener = line
 
     def data_received(self, data: bytes) -> None:
-        """asyncio: bytes came, for any of the lines."""
+        """asyncio: bytes came, for any of the lines; or before the first, whose they are then."""
+        if self._opener is not None and not self._lines:
+            self._early += data
+            return
         self._wake(self._machine.receive(data))
+        self._flush()
+
+    def pause_writing(self) -> None:
+        """asyncio: the peer reads too slowly. What is to be said waits in the machine, which has a bound for it."""
+        self._writable = False
+
+    def resume_writing(self) -> None:
+        """asyncio: it reads again."""
+        self._writable = True
         self._flush()
 
     def connection_lost(self, exc: Exception | None) -> None:
@@ -256,11 +304,15 @@ class Http2Streams(Connection):
 
     def _flush(self) -> None:
         """Write what the machine has to say, and tell the pool how many streams there may be."""
-        if data := self._machine.outgoing():
+        if self._writable and (data := self._machine.outgoing()):
             self._transport.write(data)
         streams = self._machine.capacity + self._machine.open_streams if self._machine.usable else 0
-        if streams != self.streams:
-            self.streams = streams
+        if self._opener is not None:
+            if self._machine.settled:
+                opener, self._opener, self._streams = self._opener, None, streams
+                self._client.opened(opener, self, streams)
+        elif streams != self._streams:
+            self._streams = streams
             self._client.resize(self, streams)
 
     def is_fit(self) -> bool:
@@ -272,6 +324,11 @@ class Http2Streams(Connection):
         line.stream_id = self._machine.send(request)
         self._lines[line.stream_id] = line
         self._flush()
+        if early := self._early:
+            self._early = b""
+            self.data_received(early)
+        if self._ended:
+            self._wake(self._machine.receive(b""))
 
     def take(self, line: Line) -> list[HttpEvent] | None:
         """As above."""
@@ -284,25 +341,14 @@ class Http2Streams(Connection):
         self._lines.pop(line.stream_id, None)
         self._machine.reset(line.stream_id)
         self._flush()
-        if super().is_fit():
+        if self._opener is not None:  # the pool does not know it yet
+            self._opener = None
+            self.close()
+            self._client.withdraw(line)
+        elif super().is_fit():
             self._client.release(self)
         else:
             self._client.lose(self)
-
-
-class _Choosing(asyncio.Protocol):
-    """Stands in until the handshake has said which protocol is spoken."""
-
-    connection: Connection
-
-    def __init__(self, client: HttpClient) -> None:
-        self._client = client
-
-    def connection_made(self, transport: asyncio.BaseTransport) -> None:
-        assert isinstance(transport, asyncio.Transport)
-        kind = Http2Streams if self._client.speaks_http2(transport.get_extra_info("ssl_object")) else Http1
-        self.connection = kind(self._client, transport)
-        transport.set_protocol(self.connection)
 
 
 class HttpClient(PooledClient[Connection, Line]):
@@ -320,12 +366,11 @@ class HttpClient(PooledClient[Connection, Line]):
         return Line(self)
 
     async def dial(self, origin: Origin) -> Connection:
-        """A new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
-        choosing = _Choosing(self)
+        """A new connection. Raises `OSError`, `NetworkError` for a name that cannot be looked up, or `ProtocolError`."""
         tls = self.tls(origin)
         try:
-            await asyncio.get_running_loop().create_connection(
-                lambda: choosing,
+            transport, early = await asyncio.get_running_loop().create_connection(
+                _Early,
                 origin.host,
                 origin.port,
                 ssl=tls,
@@ -333,7 +378,14 @@ class HttpClient(PooledClient[Connection, Line]):
             )
         except UnicodeError as error:
             raise NetworkError(f"{origin.host!r} is not a host name").caused_by(error) from error
-        return choosing.connection
+        try:
+            kind = Http2Streams if self.speaks_http2(transport.get_extra_info("ssl_object")) else Http1
+        except ProtocolError:
+            transport.abort()
+            raise
+        connection = kind(self, transport, early)
+        transport.set_protocol(connection)
+        return connection
 
     async def aclose(self) -> None:
         """Close every idle connection, and from now on each one given back."""

@@ -247,6 +247,8 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
             call.interrupt()
         for call in todo.close:
             call.let_go(keep=False)
+        if todo.close:
+            self._alone(self._arm)  # over HTTP/2 that may have left a connection idle
         for order in todo.refresh:
             self._refresh(order)
         for notice in todo.notices:

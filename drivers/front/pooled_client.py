@@ -11,7 +11,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Hashable, Sequence
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
-from sansio import ConnectionPool, Grant, Http2, Origin, PoolConfig
+from sansio import ConnectionPool, Grant, Http2, Http2Connection, Origin, PoolConfig, ProtocolError
 from sansio import PoolOrders as Orders
 
 
@@ -46,11 +46,15 @@ ALPN = {Http2.OFF: ["http/1.1"], Http2.OFFER: ["h2", "http/1.1"], Http2.ONLY: ["
 
 
 class PooledClient(ABC, Generic[ConnectionT, LineT]):
-    """Connections to any number of origins, kept for reuse."""
+    """Connections to any number of origins, kept for reuse. Raises `ImportError` for HTTP/2 without its extra."""
 
     def __init__(self, ssl_context: ssl.SSLContext | None, config: PoolConfig | None) -> None:
-        self._ssl_context = ssl_context
         self._http2 = (config or PoolConfig()).http2
+        if self._http2 is not Http2.OFF:
+            Http2Connection()  # what is not installed is better known now than at the first answer
+        self._ssl_context = ssl_context
+        if ssl_context is not None:
+            ssl_context.set_alpn_protocols(ALPN[self._http2])
         self._pool: ConnectionPool[ConnectionT, LineT] = ConnectionPool(config or PoolConfig())
 
     @abstractmethod
@@ -81,16 +85,28 @@ class PooledClient(ABC, Generic[ConnectionT, LineT]):
         """What secures a connection to ``origin``: verification on, and ALPN for what may be spoken; ``None`` for plain."""
         if origin.scheme != "https":
             return None
-        if self._ssl_context is None:  # not before it is needed: it reads all of the platform's certificates
-            self._ssl_context = ssl.create_default_context()
-        self._ssl_context.set_alpn_protocols(ALPN[self._http2])
+        return self._ssl_context or self._alone(self._platforms_context)
+
+    def _platforms_context(self) -> ssl.SSLContext:
+        """Made when it is needed: it reads all of the platform's certificates. ALPN is set before anybody has it, and not
+        again: OpenSSL may be copying it for a handshake in another thread."""
+        if self._ssl_context is None:
+            context = ssl.create_default_context()
+            context.set_alpn_protocols(ALPN[self._http2])
+            self._ssl_context = context
         return self._ssl_context
 
     def speaks_http2(self, tls: ssl.SSLObject | ssl.SSLSocket | None) -> bool:
-        """Whether a new connection speaks HTTP/2: by ALPN over TLS (RFC 9113, section 3.2), by prior knowledge without."""
+        """Whether a new connection speaks HTTP/2: by ALPN over TLS (RFC 9113, section 3.2), by prior knowledge without.
+
+        Raises `ProtocolError` for a server that does not, where nothing else will do.
+        """
         if tls is None:
             return self._http2 is Http2.ONLY
-        return self._http2 is not Http2.OFF and tls.selected_alpn_protocol() == "h2"
+        agreed = self._http2 is not Http2.OFF and tls.selected_alpn_protocol() == "h2"
+        if self._http2 is Http2.ONLY and not agreed:
+            raise ProtocolError("the server does not offer HTTP/2; if it speaks HTTP/1.1 only, switch HTTP/2 off for it")
+        return agreed
 
     def acquire(self, line: LineT, origin: Origin, *, fresh: bool) -> None:
         """Ask for a connection. The answer is `PooledLine.grant`, at once or later."""

@@ -75,8 +75,8 @@ class Line:
         with SHIELD.lowered():
             known = self._dialling.dial(self._client.tls(origin), timeout)
         connection = self._connection = self._client.connection(known)
-        self._client.opened(self, connection, connection.streams)
         self._dialling = None
+        connection.begin(self)
 
     def _check(self) -> None:
         if self._interrupted:
@@ -137,8 +137,9 @@ class Line:
 class Connection(ABC):
     """One connection."""
 
-    streams: int | None = None
-    """How many lines it takes at once; ``None`` over HTTP/1.1."""
+    @abstractmethod
+    def begin(self, line: Line) -> None:
+        """This line has dialled the connection, and is the first to use it."""
 
     @abstractmethod
     def is_fit(self) -> bool:
@@ -172,6 +173,10 @@ class Http1(Connection):
         self._client = client
         self._socket = known
         self._machine = Http1Connection()
+
+    def begin(self, line: Line) -> None:
+        """As above."""
+        self._client.opened(line, self, None)
 
     def is_fit(self) -> bool:
         """As above: still open, the last answer came to its end, and nothing unasked for since.
@@ -329,10 +334,13 @@ class HttpClient(PooledClient[Connection, Line]):
             return Http1(self, known)
         from .http2 import Http2Streams
 
-        connection = Http2Streams(self, known)
+        return Http2Streams(self, known)
+
+    def start(self, thread: threading.Thread) -> None:
+        """A connection needs a thread of its own."""
         with self._lock:
-            self._threads = {thread for thread in self._threads if thread.is_alive()} | {connection.thread}
-        return connection
+            self._threads = {known for known in self._threads if known.is_alive()} | {thread}
+            thread.start()
 
     def close(self) -> None:
         """Close every idle connection, and from now on each one given back. No thread is left after it."""

@@ -13,7 +13,7 @@ import threading
 from contextlib import suppress
 from typing import TYPE_CHECKING
 
-from sansio import Http2Connection, HttpEvent, HttpRequest
+from sansio import Http2Connection, HttpEvent, HttpRequest, NetworkError
 
 from .client import READ_BYTES, Connection
 
@@ -27,17 +27,23 @@ class Http2Streams(Connection):
     def __init__(self, client: HttpClient, known: socket.socket) -> None:
         self._client = client
         self._socket = known
-        self._lock = threading.Lock()
+        self._lock = threading.Lock()  # the machine, and the poke; nothing else is locked under it
+        self._telling = threading.Lock()  # what the pool is told, in order; its lock and the one above come under this one
         self._machine = Http2Connection()
         self._lines: dict[int, Line] = {}
+        self._opener: Line | None = None
+        """Who dialled, and has it alone until the server has said how many it takes."""
+        self._streams = 0
         self._unsent = memoryview(b"")
         self._closing = False
         self._poke_to_hear, self._poke = socket.socketpair()
         for end in (known, self._poke_to_hear, self._poke):
             end.setblocking(False)
-        self.streams = self._machine.capacity
-        self.thread = threading.Thread(target=self._run, name="remote-engine-http2", daemon=True)
-        self.thread.start()
+        self._thread = threading.Thread(target=self._run, name="remote-engine-http2", daemon=True)
+
+    def begin(self, line: Line) -> None:
+        """As above. Nothing moves before its request: whatever the server says is an answer to that."""
+        self._opener = line
 
     # ---- the thread ---------------------------------------------------------------------------------------------------
 
@@ -57,14 +63,17 @@ class Http2Streams(Connection):
             with self._lock:
                 self._closing = True
                 news = self._machine.receive(b"")
-                for end in (self._socket, self._poke_to_hear, self._poke):
-                    end.close()
+                self._close_sockets()
             self._wake(news)
             self._client.lose(self)
 
+    def _close_sockets(self) -> None:
+        for end in (self._socket, self._poke_to_hear, self._poke):
+            end.close()
+
     def _move(self) -> int:
         """Write and read until the socket would block. Returns what to wait for, 0 at the end of the connection."""
-        while True:
+        while not self._closing:  # a peer may talk without end
             wanted, sent = self._write()
             try:
                 data = self._socket.recv(READ_BYTES)
@@ -79,7 +88,9 @@ class Http2Streams(Connection):
                 with self._lock:
                     news = self._machine.receive(data)
                 self._wake(news)
-                self._count()
+                with self._telling:
+                    self._tell()
+        return 0
 
     def _write(self) -> tuple[int, bool]:
         """Write what there is. Returns what to wait for, and whether anything went out."""
@@ -112,19 +123,22 @@ class Http2Streams(Connection):
         """As above. The whole request is the machine's from here on."""
         with self._lock:
             if self._closing or self._machine.capacity < 1:  # another thread took the last stream, or a GOAWAY came
-                raise ConnectionAbortedError("the connection takes no more requests")
+                raise _no_more()
             line.stream_id = self._machine.send(request)
             self._lines[line.stream_id] = line
-        self._say()
+            self._prod()
+        if self._opener is line:
+            self._client.start(self._thread)
 
     def receive(self, line: Line) -> list[HttpEvent]:
         """As above."""
+        if not line.stream_id:
+            raise _no_more()
         while True:
             with self._lock:
-                events = self._machine.take(line.stream_id)
-            if events:
-                self._say()
-                return events
+                if events := self._machine.take(line.stream_id):
+                    self._prod()
+                    return events
             line.wait()
 
     def interrupt(self) -> None:
@@ -135,26 +149,44 @@ class Http2Streams(Connection):
         with self._lock:
             self._lines.pop(line.stream_id, None)
             self._machine.reset(line.stream_id)
-        self._say()
-        if self._closing:
-            self._client.lose(self)
-        else:
-            self._client.release(self)
+            self._prod()
+        with self._telling:
+            if self._opener is not None:  # the pool does not know it yet
+                self._opener = None
+                self.close()
+                self._client.withdraw(line)
+            elif self._closing:
+                self._client.lose(self)
+            else:
+                self._tell()
+                self._client.release(self)
 
     def close(self) -> None:
-        """As above. The thread does it."""
-        self._closing = True
-        self._say()
-
-    def _say(self) -> None:
-        """The machine may have something to say, and another number of streams."""
-        with suppress(OSError):  # poked already, or closed
-            self._poke.send(b".")
-        self._count()
-
-    def _count(self) -> None:
+        """As above. The thread does it, if it has begun."""
         with self._lock:
+            self._closing = True
+            self._prod()
+            if self._thread.ident is None:
+                self._close_sockets()
+
+    def _prod(self) -> None:
+        """The machine may have something to say. Under the lock, so that the descriptor is not somebody else's by now."""
+        with suppress(OSError):  # prodded already, or closed
+            self._poke.send(b".")
+
+    def _tell(self) -> None:
+        """Let the pool know how many streams there may be; the first time also that there is this connection."""
+        with self._lock:
+            settled = self._machine.settled
             streams = self._machine.capacity + self._machine.open_streams if self._machine.usable else 0
-            changed, self.streams = streams != self.streams, streams
-        if changed:
+        if self._opener is not None:
+            if settled:
+                opener, self._opener, self._streams = self._opener, None, streams
+                self._client.opened(opener, self, streams)
+        elif streams != self._streams:
+            self._streams = streams
             self._client.resize(self, streams)
+
+
+def _no_more() -> NetworkError:
+    return NetworkError("the connection takes no more requests", unprocessed=True)

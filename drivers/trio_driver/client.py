@@ -50,9 +50,8 @@ class Line:
         origin = request.origin
         while self._connection is None:
             self._client.acquire(self, origin, fresh=fresh)
-            if self._grant is None:
+            while self._grant is None:
                 await self.wait()
-            assert self._grant is not None
             connection, self.reused = self._grant.connection, self._grant.reused
             if connection is None:
                 await self._dial(origin)
@@ -66,7 +65,7 @@ class Line:
         with trio.CancelScope() as self._dialling:
             connection = await self._client.dial(origin)
             self._connection = connection
-            self._client.opened(self, connection, connection.streams)
+            connection.begin(self)
         self._dialling = None
         if self._connection is None:
             raise ConnectionAbortedError("interrupted while connecting")
@@ -126,9 +125,6 @@ class Line:
 class Connection(ABC):
     """One connection. `close` never waits."""
 
-    streams: int | None = None
-    """How many lines it takes at once; ``None`` over HTTP/1.1."""
-
     def __init__(self, client: HttpClient, known: socket.socket) -> None:
         self._client = client
         self._socket = known
@@ -136,6 +132,10 @@ class Connection(ABC):
     def close(self) -> None:
         """Close the socket, without waiting and without a farewell. Idempotent."""
         close_socket(self._socket)
+
+    @abstractmethod
+    def begin(self, line: Line) -> None:
+        """This line has dialled the connection, and is the first to use it."""
 
     @abstractmethod
     def interrupt(self) -> None:
@@ -165,6 +165,10 @@ class Http1(Connection):
         super().__init__(client, known)
         self._machine = Http1Connection()
         self._unsent = memoryview(b"")
+
+    def begin(self, line: Line) -> None:
+        """As above."""
+        self._client.opened(line, self, None)
 
     def interrupt(self) -> None:
         """As above: the line reads by itself, and the connection is its own."""
@@ -221,8 +225,15 @@ class Http2Streams(Connection):
         self._machine = Http2Connection()
         self._lines: dict[int, Line] = {}
         self._something_to_send = trio.Event()
-        self.streams = self._machine.capacity
+        self._opener: Line | None = None
+        """Who dialled, and has it alone until the server has said how many it takes."""
+        self._streams = 0
 
+    def begin(self, line: Line) -> None:
+        """As above."""
+        self._opener = line
+
+    @trio.lowlevel.enable_ki_protection  # Ctrl-C half-way through a frame would be the end of more than one request
     async def run(self) -> None:
         """Move bytes until the connection is gone."""
         try:
@@ -245,6 +256,7 @@ class Http2Streams(Connection):
             self._wake(self._machine.receive(data))
             self._changed()
 
+    @trio.lowlevel.enable_ki_protection
     async def _write(self) -> None:
         while True:
             unsent = memoryview(self._machine.outgoing())
@@ -265,8 +277,12 @@ class Http2Streams(Connection):
         """The machine may have something to say, and another number of streams."""
         self._something_to_send.set()
         streams = self._machine.capacity + self._machine.open_streams if self._machine.usable else 0
-        if streams != self.streams:
-            self.streams = streams
+        if self._opener is not None:
+            if self._machine.settled:
+                opener, self._opener, self._streams = self._opener, None, streams
+                self._client.opened(opener, self, streams)
+        elif streams != self._streams:
+            self._streams = streams
             self._client.resize(self, streams)
 
     def interrupt(self) -> None:
@@ -296,7 +312,11 @@ class Http2Streams(Connection):
         self._lines.pop(line.stream_id, None)
         self._machine.reset(line.stream_id)
         self._changed()
-        if self._socket.fileno() >= 0:
+        if self._opener is not None:  # the pool does not know it yet
+            self._opener = None
+            self.close()
+            self._client.withdraw(line)
+        elif self._socket.fileno() >= 0:
             self._client.release(self)
         else:
             self._client.lose(self)
@@ -322,7 +342,7 @@ class HttpClient(PooledClient[Connection, Line]):
         return Line(self)
 
     async def dial(self, origin: Origin) -> Connection:
-        """A new connection. Raises `OSError`, or `NetworkError` for a name that cannot be looked up."""
+        """A new connection. Raises `OSError`, `NetworkError` for a name that cannot be looked up, or `ProtocolError`."""
         try:
             stream = await trio.open_tcp_stream(origin.host, origin.port)
         except UnicodeError as error:
@@ -335,10 +355,11 @@ class HttpClient(PooledClient[Connection, Line]):
             if (tls := self.tls(origin)) is not None:
                 known = secured = tls.wrap_socket(known, server_hostname=origin.host, do_handshake_on_connect=False)
                 await when_ready(secured, secured.do_handshake)
+            http2 = self.speaks_http2(secured)
         except BaseException:
             close_socket(known)
             raise
-        if not self.speaks_http2(secured):
+        if not http2:
             return Http1(self, known)
         assert self._tasks is not None, "the client of no engine, or of one that has not been entered"
         connection = Http2Streams(self, known)
@@ -367,6 +388,8 @@ async def when_ready(known: socket.socket, operation: Callable[[], Result], *, r
                 return result
     except trio.ClosedResourceError as error:
         raise ConnectionAbortedError("interrupted") from error
+    except trio.BusyResourceError as error:  # TLS wants to read in order to write: a renegotiation (RFC 9113, section 9.2.1)
+        raise ConnectionAbortedError("TLS was to be negotiated anew") from error
 
 
 def close_socket(known: socket.socket) -> None:

@@ -27,7 +27,7 @@ from abc import ABC, abstractmethod
 from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Any, TypeVar
 
 import anyio
@@ -87,15 +87,18 @@ class Way:
         """Whether several requests go over one connection at a time."""
         return self.transport == "http2"
 
-    def client(self, trusting: ssl.SSLContext) -> Any:
-        """A client that moves the bytes this way."""
+    def client(self, trusting: ssl.SSLContext, pool: PoolConfig | None = None) -> Any:
+        """A client that moves the bytes this way. ``pool``: also says which HTTP it speaks, unless it leaves that open."""
         match self.transport:
             case "native":
-                return self.module.build_client(ssl_context=trusting)
+                return self.module.build_client(ssl_context=trusting, pool=pool)
             case "http2":
-                return self.module.build_client(ssl_context=trusting, pool=PoolConfig(http2=Http2.ONLY))
+                pool = pool or PoolConfig()
+                if pool.http2 is Http2.OFF:
+                    pool = replace(pool, http2=Http2.ONLY)
+                return self.module.build_client(ssl_context=trusting, pool=pool)
             case "httpx" | "httpx2":
-                return self.module.build_client(self.transport, ssl_context=trusting)
+                return self.module.build_client(self.transport, ssl_context=trusting, pool=pool)
             case _:
                 raise ValueError(f"transport: {self.transport!r} is unknown")
 
@@ -490,11 +493,11 @@ class Lab:
 
     # ---- the provider -----------------------------------------------------------------------------------------------
 
-    def serve(self, *, port: int = 0, **settings: Any) -> ThreadedMockServer:
+    def serve(self, *, port: int = 0, http2: bool | None = None, **settings: Any) -> ThreadedMockServer:
         """Start the provider. Done by itself with a plain one where a test does not care."""
         context = self._tls.server if self.way.tls else None
         provider = MockProvider(**{"keys": [KEY], **settings})
-        self._server = self._exits.enter_context(serve_in_thread(provider, port=port, ssl_context=context))
+        self._server = self._exits.enter_context(serve_in_thread(provider, port=port, ssl_context=context, http2=http2))
         return self._server
 
     @property
@@ -561,9 +564,13 @@ class Lab:
 
     @contextmanager
     def engine(
-        self, *deployments: Deployment, on_notice: Callable[[Notice], None] | None = None, **settings: Any
+        self,
+        *deployments: Deployment,
+        on_notice: Callable[[Notice], None] | None = None,
+        pool: PoolConfig | None = None,
+        **settings: Any,
     ) -> Iterator[Engine]:
-        """A running engine: of these deployments, or of the one that ``settings`` describe."""
+        """A running engine: of these deployments, or of the one that ``settings`` describe. ``pool``: its connections."""
         hosted: Sequence[Deployment] = deployments or [self.deployment(**settings)]
 
         def make() -> tuple[Any, list[Notice]]:
@@ -574,7 +581,7 @@ class Lab:
                 if on_notice is not None:
                     on_notice(notice)
 
-            client = self.way.client(self._tls.client)
+            client = self.way.client(self._tls.client, pool)
             return self.way.module.RemoteEngine(hosted, client=client, on_notice=note), notices
 
         kind = ThreadsEngine if self.way.driver == "sync" else TasksEngine
