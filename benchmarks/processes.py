@@ -6,6 +6,7 @@ import json
 import subprocess
 import sys
 import tempfile
+import threading
 from contextlib import ExitStack
 from pathlib import Path
 from types import TracebackType
@@ -15,6 +16,9 @@ from . import foreign
 from .clients import Contender
 
 ROOT = Path(__file__).parent.parent
+
+PATIENCE = 180.0
+"""Seconds without an answer after which a process is ended: one that hangs must not hang the others."""
 
 
 class Child:
@@ -40,11 +44,16 @@ class Child:
         return self.hear()
 
     def hear(self) -> dict[str, Any]:
-        """The next line. Raises `RuntimeError` with its last words when it has died."""
+        """The next line. Raises `RuntimeError` with its last words when it has died, or when it is silent for too long."""
         assert self._process.stdout is not None
-        line = self._process.stdout.readline()
-        while line and not line.startswith("{"):  # a library that prints
+        patience = threading.Timer(PATIENCE, self._process.kill)
+        patience.start()
+        try:
             line = self._process.stdout.readline()
+            while line and not line.startswith("{"):  # a library that prints
+                line = self._process.stdout.readline()
+        finally:
+            patience.cancel()
         if not line:
             raise RuntimeError(self._last_words())
         answer: dict[str, Any] = json.loads(line)

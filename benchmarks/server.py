@@ -8,9 +8,9 @@ A process of its own (``python -m benchmarks.server``). The path says how to ans
 - ``staggered``: one event every `GAP` seconds, in turn to every staggered stream that is open.
 - ``silent``: one event, then nothing until somebody asks for ``/release``.
 
-For the client tables it never sleeps, but looks for work all the time: to wake a sleeping core can cost the client's ``send``
-more than all else it does (on a virtual machine, where that is an exit to the host), and then a client would be charged for
-the server's idleness, the more the slower it is.
+For the client tables it never sleeps, but looks for work all the time: to wake a sleeping core can cost the client's
+``send`` more than all else it does (on a virtual machine, where that is an exit to the host), and then a client would be
+charged for the server's idleness, the more the slower it is.
 
 It prints the ports it listens on as one line of JSON and lives until its standard input is closed. HTTP/2 (prior
 knowledge) is served where h2 is installed, see `benchmarks.server_http2`.
