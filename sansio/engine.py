@@ -57,6 +57,7 @@ from .events import (
     Tick,
 )
 from .exchange import Exchange
+from .http import ResponseHead
 from .lane import Circuit, Group, Lane, Lease, NoCredential, Rejected, Request, RequestState, SessionSlot
 from .metrics import EngineMetrics
 from .queue import Priority
@@ -371,8 +372,12 @@ class RemoteEngineCore:
         request = lease.request
         assert request.exchange is not None
         self._arm_attempt(request, request.exchange)
-        registry, lane = self._registry, lease.lane
-        snapshot = lane.exchange_config.codec.rate_limit_snapshot(event.head.headers, registry.unix_now)
+        self._observe(lease.lane, event.head)
+
+    def _observe(self, lane: Lane, head: ResponseHead) -> None:
+        """What a head says of the provider's limits."""
+        registry = self._registry
+        snapshot = lane.exchange_config.codec.rate_limit_snapshot(head.headers, registry.unix_now)
         if snapshot is not None:
             lane.group.limiter.observe_headers(snapshot, registry.now)
             registry.touch(lane)  # more may be left than was said before
@@ -390,6 +395,8 @@ class RemoteEngineCore:
             return
         registry, lane, request = self._registry, lease.lane, lease.request
         error, usage = event.error, event.usage
+        if event.head is not None:
+            self._observe(lane, event.head)
         self._let_go(request)
         lost_unread = error is not None and request.lost_unread(error, event.stale)
         if error is not None and error.counts_as_circuit_failure and not lost_unread:

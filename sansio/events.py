@@ -71,6 +71,7 @@ class AttemptEnded:
 
     stale: it went over a connection that had carried a request before, and that was lost (a `NetworkError`) before any byte
     of an answer: most likely the server had closed it while it was idle (RFC 9112, section 9.3.1).
+    head: the response's, where it came together with the end, so that no `HeadReceived` has told of it.
     """
 
     request_id: int
@@ -79,6 +80,7 @@ class AttemptEnded:
     usage: TokenUsage | None
     sent: bool
     stale: bool = False
+    head: ResponseHead | None = None
 
 
 @dataclass(slots=True)

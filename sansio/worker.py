@@ -229,13 +229,14 @@ class RemoteWorker:
             return
         if not (len(events) == 1 and isinstance(events[0], NetworkError)):
             self._answering = True
+        head: ResponseHead | None = None
         try:
             for event in events or (b"",):
                 if isinstance(event, bytes):
                     self.chunks.extend(exchange.receive_body(event, now))
                 elif isinstance(event, ResponseHead):
                     exchange.receive_head(event.status, event.headers, now, unix_now)
-                    self._posts.append(HeadReceived(self.add.request_id, self._attempt, event))
+                    head = event
                 elif event is END:
                     self._response_ended = True
                     self.chunks.extend(exchange.receive_end(now))
@@ -244,11 +245,13 @@ class RemoteWorker:
         except Exception as error:  # a defect of a codec, ours or a third party's: one request fails, nothing else
             exchange.fail(internal_error(error), now)
         outcome = exchange.outcome
+        if head is not None and outcome is None:
+            self._posts.append(HeadReceived(self.add.request_id, self._attempt, head))
         if exchange.committed and not self._told_commit and (outcome is None or outcome.error is not None):
             self._told_commit = True  # an attempt that has ended well by now says more with that
             self._posts.append(Committed(self.add.request_id, self._attempt))
         if outcome is not None:
-            self._attempt_over(exchange)
+            self._attempt_over(exchange, head)
 
     def failed(self, error: BaseException, now: float) -> None:
         """Connecting, sending or receiving failed. An exception that is no `InferenceError` becomes a `NetworkError`; that
@@ -293,13 +296,15 @@ class RemoteWorker:
                 self.chunks.extend(chunks)
             self._attempt_over(exchange)
 
-    def _attempt_over(self, exchange: Exchange) -> None:
+    def _attempt_over(self, exchange: Exchange, head: ResponseHead | None = None) -> None:
         outcome = exchange.outcome
         assert outcome is not None
         error = outcome.error
         self._response_ended = self._response_ended or error is None
         stale = self._reused and not self._answering and isinstance(error, NetworkError)
-        self._posts.append(AttemptEnded(self.add.request_id, self._attempt, error, outcome.usage, exchange.sent, stale))
+        self._posts.append(
+            AttemptEnded(self.add.request_id, self._attempt, error, outcome.usage, exchange.sent, stale, head)
+        )
         self._exchange = self._request = None
 
 

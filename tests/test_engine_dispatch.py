@@ -14,6 +14,7 @@ from sansio.deployment import Deployment
 from sansio.engine import RemoteEngineCore
 from sansio.errors import Backpressure, BudgetExceeded, DeadlineExceeded, LimitExceeded, NetworkError, RateLimited
 from sansio.events import AddRequest, AttemptEnded, Complete, StartAttempt
+from sansio.http import ResponseHead
 from sansio.queue import Priority
 
 ONE_SLOT = {"max_concurrent": 1}
@@ -224,6 +225,22 @@ def test_headers_that_leave_less_hold_back_and_headers_that_leave_more_let_go() 
     assert rig.starts() == [2]
     rig.head(2)
     assert rig.effects == []
+
+
+def test_so_do_headers_that_come_together_with_the_end() -> None:
+    rig = Rig(deployment(limits={"requests_per_minute": 10}))
+    rig.submit(0)
+    rig.submit(1)
+    attempt = rig.started[0].attempt
+    less = ResponseHead(200, (("x-ratelimit-remaining-requests", "0"), ("x-ratelimit-reset-requests", "20s")))
+    rig.tell(AttemptEnded(0, attempt, None, TokenUsage(1, 1), True, head=less))
+    rig.submit(2)
+    assert rig.starts() == []
+    more = ResponseHead(200, (("x-ratelimit-remaining-requests", "8"), ("x-ratelimit-reset-requests", "20s")))
+    rig.tell(AttemptEnded(0, attempt, None, TokenUsage(1, 1), True, head=more))  # late: it says nothing any more
+    assert rig.starts() == []
+    rig.tell(AttemptEnded(1, rig.started[1].attempt, None, TokenUsage(1, 1), True, head=more))
+    assert rig.starts() == [2]
 
 
 def test_a_request_larger_than_a_limit_is_refused_at_once_naming_it() -> None:

@@ -83,9 +83,10 @@ def say(step: Step) -> str:
             return f"post head {attempt} {head.status}"
         case Post(Committed(_, attempt)):
             return f"post committed {attempt}"
-        case Post(AttemptEnded(_, attempt, error, _, sent, stale)):
+        case Post(AttemptEnded(_, attempt, error, _, sent, stale, head)):
             how = "well" if error is None else error.kind
-            return f"post ended {attempt} {how}{'' if sent else ' unsent'}{' stale' if stale else ''}"
+            after = "" if head is None else f" after {head.status}"
+            return f"post ended {attempt} {how}{'' if sent else ' unsent'}{' stale' if stale else ''}{after}"
         case Post(Cancel()):
             return "post cancel"
         case Deliver(chunk):
@@ -194,8 +195,7 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(SSE, wire("t:a", "f:0:stop"), END)),
         ("keep", nothing),
-        ("post head 1 200", nothing),
-        ("post ended 1 well", over()),
+        ("post ended 1 well after 200", over()),
         ("deliver a", nothing),
         ("deliver stop", nothing),
         ("finish", nothing),
@@ -204,8 +204,7 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(SSE, wire("f:0:stop", "[DONE]"))),
         ("keep", nothing),
-        ("post head 1 200", nothing),
-        ("post ended 1 well", over()),
+        ("post ended 1 well after 200", over()),
         ("deliver stop", nothing),
         ("finish", nothing),
     ],
@@ -217,8 +216,7 @@ SCRIPTS: dict[str, Script] = {
         ("send", nothing),
         ("receive", received(SSE, wire("f:0:stop"), END)),
         ("keep", nothing),
-        ("post head 1 200", nothing),
-        ("post ended 1 well", nothing),
+        ("post ended 1 well after 200", nothing),
         ("deliver stop", nothing),
         ("park", over()),
         ("finish", nothing),
@@ -256,8 +254,7 @@ SCRIPTS: dict[str, Script] = {
         ("send", nothing),
         ("receive", received(SSE, NetworkError("closed"))),
         ("discard", nothing),
-        ("post head 2 200", nothing),
-        ("post ended 2 network_error", nothing),
+        ("post ended 2 network_error after 200", nothing),
     ],
     "a kept connection on which something else goes wrong": [
         ("post add", begin()),
@@ -272,8 +269,7 @@ SCRIPTS: dict[str, Script] = {
         ("connect", both(sending, connected)),
         ("receive", received(SSE, wire("t:a", "f:0:stop"), END)),
         ("keep", nothing),
-        ("post head 1 200", nothing),
-        ("post ended 1 well", nothing),
+        ("post ended 1 well after 200", nothing),
     ],
     "such a client fails after it began to send": [
         ("post add", begin()),
@@ -293,15 +289,13 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(ResponseHead(429), b"slow down", END)),
         ("keep", nothing),
-        ("post head 1 429", nothing),
-        ("post ended 1 rate_limited", nothing),
+        ("post ended 1 rate_limited after 429", nothing),
         ("park", begin(2)),
         ("connect", connected),
         ("send", nothing),
         ("receive", received(SSE, wire("t:a", "f:0:stop"), END)),
         ("keep", nothing),
-        ("post head 2 200", nothing),
-        ("post ended 2 well", over()),
+        ("post ended 2 well after 200", over()),
         ("deliver a", nothing),
         ("deliver stop", nothing),
         ("finish", nothing),
@@ -335,9 +329,8 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(SSE, wire("t:a", "t:b"), NetworkError("lost"))),
         ("discard", nothing),
-        ("post head 1 200", nothing),
         ("post committed 1", nothing),
-        ("post ended 1 stream_interrupted", over(StreamInterrupted())),
+        ("post ended 1 stream_interrupted after 200", over(StreamInterrupted())),
         ("deliver a", nothing),
         ("deliver b", nothing),
         ("raise stream_interrupted", nothing),
@@ -366,17 +359,15 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(SSE, wire("defect"))),
         ("discard", nothing),
-        ("post head 1 200", nothing),
-        ("post ended 1 internal", over(Internal())),
+        ("post ended 1 internal after 200", over(Internal())),
         ("raise internal", nothing),
     ],
     "a codec with a defect in decode, after content": [
         *GO,
         ("receive", received(SSE, wire("t:a"), wire("defect"), wire("t:b"))),
         ("discard", nothing),
-        ("post head 1 200", nothing),
         ("post committed 1", nothing),
-        ("post ended 1 stream_interrupted", over(StreamInterrupted())),
+        ("post ended 1 stream_interrupted after 200", over(StreamInterrupted())),
         ("deliver a", nothing),
         ("raise stream_interrupted", nothing),
     ],
@@ -419,8 +410,7 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(ResponseHead(500), END)),
         ("keep", failed(OSError("late"))),
-        ("post head 1 500", nothing),
-        ("post ended 1 server_error", nothing),
+        ("post ended 1 server_error after 500", nothing),
         ("park", nothing),
     ],
     "what comes after an abort is not read": [
@@ -434,8 +424,7 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(ResponseHead(429), END)),
         ("keep", nothing),
-        ("post head 1 429", nothing),
-        ("post ended 1 rate_limited", begin(2)),
+        ("post ended 1 rate_limited after 429", begin(2)),
         ("connect", connected),
         ("send", nothing),
         ("receive", failed(ConnectionResetError("reset"))),
@@ -467,8 +456,7 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(ResponseHead(500), END)),
         ("keep", abort(1, Timeout())),
-        ("post head 1 500", nothing),
-        ("post ended 1 server_error", begin(2)),
+        ("post ended 1 server_error after 500", begin(2)),
         ("connect", nothing),
     ],
     # The caller leaves.
@@ -505,8 +493,7 @@ SCRIPTS: dict[str, Script] = {
         *GO,
         ("receive", received(SSE, wire("t:a", "f:0:stop"), END)),
         ("keep", nothing),
-        ("post head 1 200", nothing),
-        ("post ended 1 well", over()),
+        ("post ended 1 well after 200", over()),
         ("deliver a", cancel),
         ("finish", nothing),
     ],
@@ -566,13 +553,11 @@ def test_what_the_facts_carry() -> None:
     assert worker.step(4.0) == Discard(keep=True)
     posted = worker.step(4.0)
     assert isinstance(posted, Post)
-    assert posted.event == HeadReceived(1, 5, ResponseHead(429, (("retry-after", "unix_now"),)))
-    posted = worker.step(4.0)
-    assert isinstance(posted, Post)
     ended = posted.event
     assert isinstance(ended, AttemptEnded)
     assert isinstance(ended.error, RateLimited)
     assert (ended.request_id, ended.attempt, ended.error.retry_after, ended.usage, ended.sent) == (1, 5, 1234.0, None, True)
+    assert ended.head == ResponseHead(429, (("retry-after", "unix_now"),))
     assert worker.step(4.0) == Park()
     worker.order(Complete(1, ended.error))
     assert worker.step(4.0) == Raise(ended.error)
@@ -623,8 +608,7 @@ def test_a_refusal_too_long_to_read_costs_the_connection() -> None:
             *GO,
             ("receive", received(ResponseHead(500), b"x" * 100_000)),
             ("discard", nothing),
-            ("post head 1 500", nothing),
-            ("post ended 1 server_error", nothing),
+            ("post ended 1 server_error after 500", nothing),
         ],
     )
 
@@ -727,7 +711,7 @@ def test_nothing_that_waits_is_immediate() -> None:
         ([*GO, ("receive", received(SSE, wire("t:a")))], [
             "discard", "post head 1 200", "post committed 1", "post cancel", "post ended 1 stream_interrupted"]),
         ([*GO, ("receive", received(ResponseHead(429), END))], [
-            "keep", "post head 1 429", "post ended 1 rate_limited", "post cancel"]),
+            "keep", "post ended 1 rate_limited after 429", "post cancel"]),
         ([("post add", over())], []),
     ],
 )  # fmt: skip

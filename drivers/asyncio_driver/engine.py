@@ -118,8 +118,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
 
     async def generate(self, batch: ExecuteBatch, **options: Unpack[RequestOptions]) -> Tokens:
         """A unary answer. Options and errors as for `stream`."""
-        async with TokenStream(self, self.worker_for(batch, options, stream=False)) as chunks:
-            return Tokens.from_chunks([chunk async for chunk in chunks])
+        return Tokens.from_chunks(await TokenStream(self, self.worker_for(batch, options, stream=False)).collect())
 
     # ---- where this world differs -----------------------------------------------------------------------------------
 

@@ -93,11 +93,27 @@ class AsyncTokenStream(ABC):
             return self.worker.chunks.popleft()
         self._engine.enter(self)
         try:
-            return await self._advance()
+            chunk = await self._advance()
         finally:
             self._engine.step_away(self)
+        if chunk is None:
+            raise StopAsyncIteration
+        return chunk
 
-    async def _advance(self) -> TokenChunk:
+    async def collect(self) -> list[TokenChunk]:
+        """Every chunk there will be, for a caller that never steps away in between."""
+        async with self:
+            self._engine.enter(self)
+            chunks: list[TokenChunk] = []
+            try:
+                while (chunk := await self._advance()) is not None:
+                    chunks.append(chunk)
+            finally:
+                self._engine.step_away(self)
+            return chunks
+
+    async def _advance(self) -> TokenChunk | None:
+        """The next chunk, ``None`` at the end."""
         now = self._engine.now()
         while True:
             match self.worker.step(now):
@@ -119,7 +135,7 @@ class AsyncTokenStream(ABC):
                 case Discard(keep):
                     self.let_go(keep=keep)
                 case Finish():
-                    raise StopAsyncIteration
+                    return None
                 case Raise(error):
                     raise error
                 case step:

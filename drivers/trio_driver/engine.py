@@ -118,8 +118,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
 
     async def generate(self, batch: ExecuteBatch, **options: Unpack[RequestOptions]) -> Tokens:
         """A unary answer. Options and errors as for `stream`."""
-        async with TokenStream(self, self.worker_for(batch, options, stream=False)) as chunks:
-            return Tokens.from_chunks([chunk async for chunk in chunks])
+        return Tokens.from_chunks(await TokenStream(self, self.worker_for(batch, options, stream=False)).collect())
 
     # ---- where this world differs -----------------------------------------------------------------------------------
 
@@ -183,6 +182,11 @@ class TokenStream(AsyncTokenStream):
     @trio.lowlevel.enable_ki_protection  # as for `RemoteEngine.tell`
     async def __anext__(self) -> TokenChunk:
         return await super().__anext__()
+
+    @trio.lowlevel.enable_ki_protection
+    async def collect(self) -> list[TokenChunk]:
+        """Every chunk there will be."""
+        return await super().collect()
 
     @trio.lowlevel.enable_ki_protection
     async def __aexit__(self, *_: object) -> None:
