@@ -13,17 +13,17 @@ import pytest
 import trio
 
 from drivers.mock_provider import serve_in_thread
-from drivers.sync_driver.interrupts import InterruptShield
+from drivers.sync_driver.interrupts import Bell, InterruptShield
 from drivers.trio_driver import RemoteEngine
 from sansio import Deployment, ExecuteBatch, Message, Secret
 from sansio.simulation import MockProvider
 
 # In a Python of its own, in whose main thread interrupts are raised at random instants.
 STORM = """
-import faulthandler, random, signal
+import faulthandler, random, signal, sys, threading
 from drivers.mock_provider import serve_in_thread
-from drivers.sync_driver import RemoteEngine
-from sansio import Deployment, ExecuteBatch, Message, Secret
+from drivers.sync_driver import RemoteEngine, build_client
+from sansio import Deployment, ExecuteBatch, Message, PoolConfig, Secret
 from sansio.simulation import MockProvider
 
 signal.signal(signal.SIGINT, signal.default_int_handler)  # a background job's children inherit it as ignored
@@ -36,7 +36,7 @@ with serve_in_thread(MockProvider(token_delay=0.0002)) as server:
     deployment = Deployment(name="chat", model="gpt-4o", runtime_config=runtime)
     for _ in range(200):
         faulthandler.dump_traceback_later(60, exit=True)
-        with RemoteEngine(deployment) as engine:
+        with RemoteEngine(deployment, client=build_client(pool=PoolConfig(http2=sys.argv[1]))) as engine:
             try:
                 with engine.stream(batch) as chunks:
                     signal.setitimer(signal.ITIMER_REAL, chance.uniform(1e-5, 0.012))
@@ -47,6 +47,7 @@ with serve_in_thread(MockProvider(token_delay=0.0002)) as server:
                         signal.setitimer(signal.ITIMER_REAL, 0)
             except KeyboardInterrupt:
                 interrupted += 1
+        assert threading.active_count() == 2, threading.enumerate()
         metrics = engine.metrics()
         assert metrics.in_flight == metrics.queued == metrics.waiting == 0, metrics
         assert metrics.submitted == metrics.accounted, metrics
@@ -56,9 +57,10 @@ print("interrupted", interrupted)
 """
 
 
-def test_an_interrupt_at_any_moment_leaves_nothing_behind() -> None:
+@pytest.mark.parametrize("http2", ["off", "only"])
+def test_an_interrupt_at_any_moment_leaves_nothing_behind(http2: str) -> None:
     done = subprocess.run(
-        [sys.executable, "-c", STORM],
+        [sys.executable, "-c", STORM, http2],
         capture_output=True, text=True, timeout=110, check=False,
         env={"PATH": "", "PYTHONPATH": os.pathsep.join(sys.path)},
     )  # fmt: skip
@@ -122,6 +124,65 @@ def test_an_interrupt_comes_at_once_while_the_shield_is_lowered(shield: Interrup
         with pytest.raises(KeyboardInterrupt), shield.lowered():
             pytest.fail("one that was held back comes before anything is waited for")
     shield.take_down()
+
+
+def test_who_waits_no_longer_is_shielded_wherever_the_interrupt_came(shield: InterruptShield) -> None:
+    shield.raise_up()
+    with shield:
+        lowered = shield.lowered()
+        lowered.__enter__()
+        with pytest.raises(KeyboardInterrupt):
+            interrupt()
+        interrupt()  # on the way out, before the end of the block was noted
+        lowered.__exit__()
+        with pytest.raises(KeyboardInterrupt), shield.lowered():
+            pytest.fail("it was held back until now")
+    with pytest.raises(KeyboardInterrupt):
+        interrupt()
+    shield.take_down()
+
+
+def test_what_is_shielded_within_a_wait_is_shielded(shield: InterruptShield) -> None:
+    shield.raise_up()
+    reached = []
+
+    def interrupted() -> None:
+        with shield.lowered(), shield:
+            interrupt()
+            reached.append("the end of the inner block")
+
+    with shield:
+        with pytest.raises(KeyboardInterrupt):
+            interrupted()
+        with shield.lowered():
+            with shield, shield.lowered():
+                pass
+            with pytest.raises(KeyboardInterrupt):
+                interrupt()
+    assert reached
+    shield.take_down()
+
+
+def test_a_bell_wakes_once_however_often_it_was_rung() -> None:
+    bell, heard = Bell(), []
+
+    def wait() -> None:
+        bell.wait()
+        heard.append(1)
+        bell.wait()
+        heard.append(2)
+
+    bell.ring()
+    bell.ring()
+    thread = threading.Thread(target=wait, daemon=True)
+    thread.start()
+    while not heard:
+        pass
+    thread.join(0.1)
+    assert heard == [1]
+    bell.ring()
+    thread.join(20)
+    assert heard == [1, 2]
 
 
 def test_an_interrupt_outside_the_shield_is_raised_as_ever(shield: InterruptShield) -> None:

@@ -25,7 +25,7 @@ from drivers.front.choice import NATIVE, Choice, choose
 from drivers.front.pooled_client import Args, Result
 from sansio import Grant, Http1Connection, HttpEvent, HttpRequest, NetworkError, Origin, PoolConfig
 
-from .interrupts import SHIELD
+from .interrupts import SHIELD, Bell
 
 if TYPE_CHECKING:
     from drivers.general_client import BlockingClient, GivenBlockingClient
@@ -48,7 +48,7 @@ class Line:
         self._grant: Grant[Connection] | None = None
         self._connection: Connection | None = None
         self._dialling: Dialling | None = None
-        self._signal = threading.Event()
+        self._bell = Bell()
         self._interrupted = False
 
     def open(self, request: HttpRequest, timeout: float, *, fresh: bool, sending: Callable[[], None]) -> None:
@@ -72,8 +72,7 @@ class Line:
     def _dial(self, origin: Origin, timeout: float) -> None:
         self._dialling = Dialling(origin)
         self._check()
-        with SHIELD.lowered():
-            known = self._dialling.dial(self._client.tls(origin), timeout)
+        known = self._dialling.dial(self._client.tls(origin), timeout)
         connection = self._connection = self._client.connection(known)
         self._dialling = None
         connection.begin(self)
@@ -94,14 +93,12 @@ class Line:
 
     def wait(self) -> None:
         """Until `wake`. Raises `ConnectionAbortedError` when interrupted."""
-        with SHIELD.lowered():
-            self._signal.wait()
-        self._signal.clear()
+        self._bell.wait()
         self._check()
 
     def wake(self) -> None:
         """There may be something to take."""
-        self._signal.set()
+        self._bell.ring()
 
     def grant(self, grant: Grant[Connection]) -> None:
         """The pool's answer."""
@@ -249,7 +246,8 @@ class Dialling:
 
     def _addresses(self) -> list[Any]:
         try:
-            return socket.getaddrinfo(self._origin.host, self._origin.port, type=socket.SOCK_STREAM)
+            with SHIELD.lowered():
+                return socket.getaddrinfo(self._origin.host, self._origin.port, type=socket.SOCK_STREAM)
         except UnicodeError as error:
             raise NetworkError(f"{self._origin.host!r} is not a host name").caused_by(error) from error
 
@@ -266,7 +264,8 @@ class Dialling:
             secured = tls.wrap_socket(known, server_hostname=self._origin.host, do_handshake_on_connect=False)
             self._socket = known = secured
             secured.settimeout(min(self._time_left(give_up_at), LONGEST_WAIT))
-            secured.do_handshake()
+            with SHIELD.lowered():
+                secured.do_handshake()
         self._check()
         known.settimeout(None)
         return known
@@ -275,8 +274,11 @@ class Dialling:
         """Begun first, waited for then: a shutdown wakes a connect that has begun, and goes unnoticed by one about to."""
         with selectors.DefaultSelector() as selector:
             selector.register(known, selectors.EVENT_WRITE)
-            while not selector.select(min(self._time_left(give_up_at), LONGEST_WAIT)):
-                pass
+            while True:
+                left = min(self._time_left(give_up_at), LONGEST_WAIT)
+                with SHIELD.lowered():
+                    if selector.select(left):
+                        break
         return known.getsockopt(socket.SOL_SOCKET, socket.SO_ERROR)
 
     def _time_left(self, give_up_at: float) -> float:

@@ -36,7 +36,7 @@ from sansio import (
 from sansio.worker import Connect, Deliver, Discard, Finish, Park, Post, Raise, Receive, Send
 
 from .client import build_choice
-from .interrupts import SHIELD
+from .interrupts import SHIELD, Bell
 
 
 class Line(Protocol):
@@ -218,7 +218,7 @@ class TokenStream:
     def __init__(self, engine: RemoteEngine, worker: RemoteWorker) -> None:
         self.worker = worker
         self._engine = engine
-        self._signal = threading.Event()
+        self._bell = Bell()
         self._line: Line | None = None
         self._guard = threading.Lock()  # nobody interrupts a line whose connection has just gone to somebody else
 
@@ -256,9 +256,7 @@ class TokenStream:
                 case Post(event):
                     self._engine.tell(event)
                 case Park():
-                    with SHIELD.lowered():
-                        self._signal.wait()
-                    self._signal.clear()
+                    self._bell.wait()
                     now = time.monotonic()
                 case Connect() as step:
                     self._connect(step)
@@ -314,7 +312,7 @@ class TokenStream:
 
     def wake(self) -> None:
         """The caller is parked, and has an order. Any thread may call this."""
-        self._signal.set()
+        self._bell.ring()
 
     def interrupt(self) -> None:
         """Wake the caller from its line. Any thread may call this."""

@@ -10,8 +10,7 @@ from __future__ import annotations
 
 import signal
 import threading
-from collections.abc import Generator
-from contextlib import contextmanager
+from contextlib import suppress
 from types import FrameType
 
 
@@ -23,6 +22,7 @@ class InterruptShield:
 
     def __init__(self) -> None:
         self._depth = 0
+        self._open_at: int | None = None  # the depth at which an interrupt is let through all the same
         self._pending = False
         self._users = 0
         self._standing_in = False
@@ -53,29 +53,66 @@ class InterruptShield:
             self._depth -= 1
             self._raise_pending()
 
-    @contextmanager
-    def lowered(self) -> Generator[None]:
+    def lowered(self) -> _Lowered:
         """The caller waits for something outside: let an interrupt through, also one that was held back."""
-        if threading.current_thread() is not threading.main_thread():
-            yield
-            return
-        depth, self._depth = self._depth, 0
-        try:
-            self._raise_pending()
-            yield
-        finally:
-            self._depth = depth
+        return _Lowered(self)
+
+    def _let_through(self, depth: int | None) -> int | None:
+        """Let interrupts through at this depth, or (``None``) only outside of all. Returns what was let through before."""
+        before, self._open_at = self._open_at, depth
+        self._raise_pending()
+        return before
 
     def _raise_pending(self) -> None:
-        if self._pending and self._depth == 0:
-            self._pending = False
+        if self._pending and self._is_down:
+            self._pending, self._open_at = False, None
             raise KeyboardInterrupt
 
+    @property
+    def _is_down(self) -> bool:
+        return self._depth == 0 or self._depth == self._open_at
+
     def _interrupted(self, number: int, frame: FrameType | None) -> None:
-        if self._depth:
-            self._pending = True
-        else:
+        if self._is_down:
+            self._open_at = (
+                None  # whoever waited does so no longer: here, because nothing that follows is sure to be reached
+            )
             signal.default_int_handler(number, frame)
+        self._pending = True
+
+
+class _Lowered:
+    """A moment in which an interrupt may come."""
+
+    def __init__(self, shield: InterruptShield) -> None:
+        self._shield = shield
+        self._before: int | None = None
+
+    def __enter__(self) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._before = self._shield._let_through(self._shield._depth)
+
+    def __exit__(self, *_: object) -> None:
+        if threading.current_thread() is threading.main_thread():
+            self._shield._open_at = self._before
+
+
+class Bell:
+    """Wakes one thread. A `threading.Event` waits in Python code, which an interrupt may leave with its lock held."""
+
+    def __init__(self) -> None:
+        self._silence = threading.Lock()
+        self._silence.acquire()
+
+    def ring(self) -> None:
+        """Wake whoever waits, or whoever will. Any thread may call this."""
+        with suppress(RuntimeError):  # it rings already
+            self._silence.release()
+
+    def wait(self) -> None:
+        """Until it rings, and then it is silent again. An interrupt is let through."""
+        with SHIELD.lowered():
+            self._silence.acquire()
 
 
 SHIELD = InterruptShield()

@@ -1,0 +1,321 @@
+"""Defects that the drivers' connections once had, each with the smallest server that showed it."""
+
+from __future__ import annotations
+
+import asyncio
+import socket
+import ssl
+import sys
+import threading
+from collections.abc import Callable, Iterator
+from contextlib import contextmanager, suppress
+from typing import Any
+
+import pytest
+import trio
+import trio.testing
+
+from drivers import asyncio_driver, sync_driver, trio_driver
+from drivers.sync_driver.http2 import Http2Streams
+from drivers.trio_driver.client import Line, when_ready
+from sansio import (
+    Deployment,
+    ExecuteBatch,
+    Grant,
+    Http2,
+    InferenceError,
+    Message,
+    NetworkError,
+    Origin,
+    PoolConfig,
+    ProtocolError,
+    Secret,
+    ServerError,
+)
+from sansio.http import HttpRequest
+
+GENEROUS = 20.0
+"""Seconds after which a wait that should have ended has failed."""
+
+HTTP2 = PoolConfig(http2=Http2.ONLY)
+SETTINGS = bytes([0, 0, 0, 4, 0, 0, 0, 0, 0])
+PING = bytes([0, 0, 8, 6, 0, 0, 0, 0, 0]) + bytes(8)
+GOAWAY = bytes([0, 0, 8, 7, 0, 0, 0, 0, 0]) + bytes(8)
+"""Of the streams so far, none was looked at."""
+
+DRIVERS = pytest.mark.parametrize("driver", [sync_driver, asyncio_driver, trio_driver], ids=["sync", "asyncio", "trio"])
+
+
+@contextmanager
+def serving(serve: Callable[[socket.socket], object], receive_buffer: int | None = None) -> Iterator[str]:
+    """A server that does this with each connection, in a thread of its own, and then closes it."""
+    threads: list[threading.Thread] = []
+    sockets: list[socket.socket] = []
+
+    def run(connection: socket.socket) -> None:
+        with connection, suppress(OSError):
+            serve(connection)
+
+    def accept() -> None:
+        with suppress(OSError):
+            while True:
+                connection, _ = listener.accept()
+                sockets.append(connection)
+                threads.append(threading.Thread(target=run, args=(connection,)))
+                threads[-1].start()
+
+    with socket.socket() as listener:
+        if receive_buffer is not None:
+            listener.setsockopt(socket.SOL_SOCKET, socket.SO_RCVBUF, receive_buffer)
+        listener.bind(("127.0.0.1", 0))
+        listener.listen(128)
+        acceptor = threading.Thread(target=accept)
+        acceptor.start()
+        try:
+            yield f"http://127.0.0.1:{listener.getsockname()[1]}"
+        finally:
+            listener.shutdown(socket.SHUT_RDWR)
+            acceptor.join(GENEROUS)
+            for known in sockets:
+                with suppress(OSError):
+                    known.shutdown(socket.SHUT_RDWR)
+            for thread in threads:
+                thread.join(GENEROUS)
+
+
+def saying(data: bytes) -> Callable[[socket.socket], object]:
+    """Say this as soon as a connection stands, then listen until the other side has left."""
+
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(data)
+        connection.shutdown(socket.SHUT_WR)
+        while connection.recv(65_536):
+            pass
+
+    return serve
+
+
+def deployment(url: str, **settings: Any) -> Deployment:
+    config = {
+        "endpoint": f"{url}/v1", "api_key": Secret.inline("sk-regressions-0123456789"), "retry": {"max_retries": 0}
+    }  # fmt: skip
+    return Deployment(name="chat", model="gpt-4o", runtime="openai", runtime_config=config, **settings)
+
+
+def batch() -> ExecuteBatch:
+    return ExecuteBatch(messages=[Message(role="user", content="hello")])
+
+
+def failure(driver: Any, url: str, pool: PoolConfig | None = None, timeout: float = GENEROUS) -> InferenceError:
+    """What a request ends with, in an engine of its own."""
+    client = driver.build_client(pool=pool)
+
+    async def ask() -> None:
+        async with driver.RemoteEngine(deployment(url), client=client) as engine:
+            await engine.generate(batch(), timeout=timeout)
+
+    try:
+        if driver is sync_driver:
+            with driver.RemoteEngine(deployment(url), client=client) as engine:
+                engine.generate(batch(), timeout=timeout)
+        elif driver is asyncio_driver:
+            asyncio.run(ask())
+        else:
+            trio.run(ask)
+    except InferenceError as error:
+        return error
+    raise AssertionError("it was answered")
+
+
+@pytest.fixture
+def slow_to_connect(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Whatever a server says at once has come before the driver has a connection in its hands."""
+    connect = asyncio.BaseEventLoop.create_connection
+
+    async def slowly(*args: Any, **kwargs: Any) -> Any:
+        connected = await connect(*args, **kwargs)
+        await asyncio.sleep(0.2)
+        return connected
+
+    monkeypatch.setattr(asyncio.BaseEventLoop, "create_connection", slowly)
+    start = sync_driver.client.HttpClient.connection
+
+    def started(*args: Any) -> Any:
+        connection = start(*args)
+        threading.Event().wait(0.2)
+        return connection
+
+    monkeypatch.setattr(sync_driver.client.HttpClient, "connection", started)
+
+
+# ---- a server that speaks before it is asked ---------------------------------------------------------------------------
+
+
+@DRIVERS
+@pytest.mark.usefixtures("slow_to_connect")
+def test_a_server_that_refuses_before_it_is_asked_is_heard(driver: Any) -> None:
+    with serving(saying(b"HTTP/1.1 503 Service Unavailable\r\nconnection: close\r\ncontent-length: 2\r\n\r\n{}")) as url:
+        error = failure(driver, url)
+    assert isinstance(error, ServerError)
+    assert error.status == 503
+
+
+@DRIVERS
+@pytest.mark.usefixtures("slow_to_connect")
+def test_a_server_that_speaks_no_http2_before_it_is_asked_names_the_remedy(driver: Any) -> None:
+    with serving(saying(b"HTTP/1.1 400 Bad Request\r\nconnection: close\r\ncontent-length: 0\r\n\r\n")) as url:
+        error = failure(driver, url, HTTP2)
+    assert isinstance(error, ProtocolError)
+    assert "switch HTTP/2 off" in str(error)
+
+
+@DRIVERS
+@pytest.mark.usefixtures("slow_to_connect")
+@pytest.mark.parametrize("data", [SETTINGS + GOAWAY, SETTINGS, b""], ids=["goaway", "settings", "nothing"])
+def test_a_server_of_http2_that_leaves_before_it_is_asked_is_a_lost_connection(driver: Any, data: bytes) -> None:
+    with serving(saying(data)) as url:
+        error = failure(driver, url, HTTP2)
+    assert isinstance(error, NetworkError)
+    assert error.unprocessed == (GOAWAY in data)
+
+
+# ---- a server that talks, and does not listen, or does not stop ---------------------------------------------------------
+
+
+@DRIVERS
+def test_a_server_that_wants_answers_and_does_not_read_them_fills_no_memory(driver: Any) -> None:
+    def serve(connection: socket.socket) -> None:
+        connection.sendall(SETTINGS)
+        for _ in range(2000):
+            connection.sendall(PING * 500)
+
+    with serving(serve, receive_buffer=4096) as url:
+        error = failure(driver, url, HTTP2)
+    assert isinstance(error, ProtocolError)
+    assert "flood" in str(error)
+
+
+def test_on_asyncio_what_a_peer_does_not_read_waits_where_it_is_bounded() -> None:
+    class Transport:
+        written = b""
+
+        def write(self, data: bytes) -> None:
+            self.written += data
+
+    async def main() -> None:
+        transport: Any = Transport()
+        client = asyncio_driver.client.HttpClient(pool=HTTP2)
+        connection = asyncio_driver.client.Http2Streams(client, transport, asyncio_driver.client._Early())
+        connection.data_received(SETTINGS)
+        connection.pause_writing()
+        transport.written = b""
+        connection.data_received(PING)
+        assert transport.written == b""
+        connection.resume_writing()
+        assert len(transport.written) == len(PING)
+
+    asyncio.run(main())
+
+
+def test_a_server_that_talks_without_end_does_not_keep_a_thread_from_ending() -> None:
+    class Endless:
+        def send(self, data: memoryview) -> int:
+            return len(data)
+
+        def recv(self, size: int) -> bytes:
+            said = PING if moved.is_set() else SETTINGS
+            moved.set()
+            return said
+
+        def setblocking(self, blocking: bool) -> None: ...
+
+        def close(self) -> None: ...
+
+    moved = threading.Event()
+    endless: Any = Endless()
+    connection = Http2Streams(sync_driver.client.HttpClient(pool=HTTP2), endless)
+    moving = threading.Thread(target=connection._move, daemon=True)
+    moving.start()
+    assert moved.wait(GENEROUS)
+    connection.close()
+    moving.join(GENEROUS)
+    assert not moving.is_alive()
+
+
+# ---- TLS ----------------------------------------------------------------------------------------------------------------
+
+
+@DRIVERS
+def test_what_is_offered_by_alpn_is_set_once(driver: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """OpenSSL may be copying it for a handshake in another thread."""
+    offered: list[list[str]] = []
+    monkeypatch.setattr(ssl.SSLContext, "set_alpn_protocols", lambda self, protocols: offered.append(protocols))
+    for given in (None, ssl.create_default_context()):
+        client = driver.build_client(ssl_context=given, pool=PoolConfig(http2=Http2.OFFER))
+        contexts = [client.tls(Origin("https", "localhost", 443)) for _ in range(3)]
+        assert contexts[0] is not None
+        assert contexts[0] is contexts[1] is contexts[2]
+        assert given in (None, contexts[0])
+    assert offered == [["h2", "http/1.1"]] * 2
+
+
+def test_tls_that_wants_to_read_in_order_to_write_is_the_end_of_a_shared_connection_and_no_more() -> None:
+    def wants_to_read() -> None:
+        raise ssl.SSLWantReadError
+
+    async def main(one: socket.socket) -> None:
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(trio.lowlevel.wait_readable, one)
+            await trio.testing.wait_all_tasks_blocked()
+            with pytest.raises(ConnectionAbortedError):
+                await when_ready(one, wants_to_read)
+            nursery.cancel_scope.cancel()
+
+    one, other = socket.socketpair()
+    with one, other:
+        one.setblocking(False)
+        trio.run(main, one)
+
+
+# ---- the rest ------------------------------------------------------------------------------------------------------------
+
+
+@DRIVERS
+@pytest.mark.parametrize("http2", [Http2.OFFER, Http2.ONLY])
+def test_http2_without_its_extra_is_known_at_once(driver: Any, http2: Http2, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setitem(sys.modules, "h2.settings", None)
+    with pytest.raises(ImportError, match="http2"):
+        driver.build_client(pool=PoolConfig(http2=http2))
+
+
+def test_on_trio_a_line_whose_grant_was_of_no_use_waits_for_the_next() -> None:
+    class Unfit:
+        def is_fit(self) -> bool:
+            return False
+
+        def leave(self, line: Line, *, keep: bool) -> None: ...
+
+    class Fit(Unfit):
+        def is_fit(self) -> bool:
+            return True
+
+    class Client:
+        def __init__(self) -> None:
+            self.asked = 0
+
+        def acquire(self, line: Any, origin: Origin, *, fresh: bool) -> None:
+            self.asked += 1
+            if self.asked == 1:
+                line.grant(Grant(Unfit(), reused=True))
+
+    async def main() -> None:
+        client: Any = Client()
+        line: Any = Line(client)
+        request = HttpRequest("GET", "http://localhost")
+        async with trio.open_nursery() as nursery:
+            nursery.start_soon(lambda: line.open(request, 1.0, fresh=False, sending=lambda: None))
+            await trio.testing.wait_all_tasks_blocked()
+            assert client.asked == 2
+            line.grant(Grant(Fit(), reused=True))
+
+    trio.run(main)
