@@ -105,11 +105,8 @@ class AsyncTokenStream(ABC):
         async with self:
             self._engine.enter(self)
             chunks: list[TokenChunk] = []
-            try:
-                while (chunk := await self._advance()) is not None:
-                    chunks.append(chunk)
-            finally:
-                self._engine.step_away(self)
+            while (chunk := await self._advance()) is not None:
+                chunks.append(chunk)
             return chunks
 
     async def _advance(self) -> TokenChunk | None:

@@ -1,9 +1,9 @@
 """`EngineFront`: how a driver tells the engine a fact and does what comes of it, whatever its world is made of.
 
-In one critical section the `Switchboard` is told; what it asks for is done after it. On an event loop that is whatever does
-not await, and nothing has to be done about it; with threads it is a lock (`_alone`), and a shield against what could cut the
-two short (`_told`). Where worlds differ besides is left to the driver: its clock, its one timer, how a session is refreshed,
-and whom it tells that the engine is empty.
+In a critical section the `Switchboard` is told; what it asks for is done after it. On an event loop whatever does not await
+is one, so here nothing is done about it; the driver for threads puts its lock around, and a shield against what could cut the
+two short. Where worlds differ besides is left to the driver: its clock, its one timer, how a session is refreshed, and whom
+it tells that the engine is empty.
 """
 
 from __future__ import annotations
@@ -15,7 +15,7 @@ import random
 import time
 from abc import ABC, abstractmethod
 from collections.abc import Callable, Sequence
-from typing import Generic, ParamSpec, Protocol, TypedDict, TypeVar
+from typing import Generic, Protocol, TypedDict, TypeVar
 
 from drivers.credentials import fingerprints
 from sansio import (
@@ -35,7 +35,7 @@ from sansio import (
     Todo,
 )
 from sansio.http import parse_origin
-from sansio.operations import Breaker, Limiter
+from sansio.operations import Alone, Breaker, Limiter, at_once
 
 from .choice import Choice, choose
 
@@ -94,8 +94,6 @@ class FrontCall(Protocol):
 
 CallT = TypeVar("CallT", bound=FrontCall)
 ClientT = TypeVar("ClientT", bound=TimedClient)
-Args = ParamSpec("Args")
-Result = TypeVar("Result")
 
 
 class EngineFront(ABC, Generic[CallT, ClientT]):
@@ -107,6 +105,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         client: ClientT | None,
         build: Callable[[Choice], ClientT],
         on_notice: Callable[[Notice], None] | None,
+        alone: Alone = at_once,
     ) -> None:
         self.config = RemoteEngineConfig.of(deployments)
         """The deployments and how their sessions refresh."""
@@ -123,9 +122,9 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         self._armed = math.inf
         self._ids = itertools.count(1)
         self._running = False
-        self.breaker = Breaker(core, self.tell, self.now, self._alone)
+        self.breaker = Breaker(core, self.tell, self.now, alone)
         """The circuit breakers: ``state``, ``force_open``, ``force_closed``, ``reset``."""
-        self.limiter = Limiter(core, self.now, self._alone)
+        self.limiter = Limiter(core, self.now, alone)
         """The rate limiters: ``snapshot``."""
 
     # ---- where worlds differ ----------------------------------------------------------------------------------------
@@ -156,7 +155,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
 
     def metrics(self) -> EngineMetrics:
         """What the engine has done and is doing."""
-        return self._alone(self._board.core.metrics)
+        return self._board.core.metrics()
 
     def rebuild_session(self, deployment: str | None = None) -> None:
         """Fetch a deployment's credential again; the old one is served meanwhile."""
@@ -164,23 +163,9 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
 
     # ---- the driver's contract --------------------------------------------------------------------------------------
 
-    def _alone(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
-        """Do this in a critical section. On an event loop everything that does not await is one."""
-        return work(*args, **kwargs)
-
-    def _told(self, work: Callable[Args, Todo[CallT] | None], *args: Args.args, **kwargs: Args.kwargs) -> None:
-        """Do this and set the timer in a critical section, and then what it asks for. ``None``: nothing has changed."""
-        todo = self._alone(work, *args, **kwargs)
-        if todo is not None:
-            self._alone(self._arm)
-            self._do(todo)
-
     def tell(self, event: Event) -> None:
         """Tell the engine a fact, and do what it orders."""
-        self._told(self._handle, event)
-
-    def _handle(self, event: Event) -> Todo[CallT]:
-        return self._board.handle(event, self.now(), time.time())
+        self._do(self._handle(event))
 
     def worker_for(self, batch: ExecuteBatch, options: RequestOptions, *, stream: bool) -> RemoteWorker:
         """The worker of a new request. Raises `ValueError` for what cannot be asked."""
@@ -190,55 +175,71 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         """Know this call from now on. Raises `RuntimeError` outside the engine's block."""
         if not self._running:
             raise RuntimeError("the engine is not running: use it inside its `with` (or `async with`) block")
-        self._alone(self._board.register, call)
+        self._board.register(call)
 
     def enter(self, call: CallT) -> None:
         """The caller waits inside from now on."""
-        self._alone(self._board.enter, call)
+        self._board.enter(call)
 
     def step_away(self, call: CallT) -> None:
         """The caller is away from now on."""
-        self._told(self._step_away, call)
-
-    def _step_away(self, call: CallT) -> Todo[CallT] | None:
-        return self._board.step_away(call, self.now(), time.time())
+        if (todo := self._step_away(call)) is not None:
+            self._do(todo)
 
     def hang_up(self, call: CallT) -> None:
         """The caller is gone: give back what its request held."""
-        self._told(self._hang_up, call)
+        self._do(self._hang_up(call))
+
+    # ---- the critical sections: the clocks are read and the timer is set inside -----------------------------------------
+
+    def _handle(self, event: Event) -> Todo[CallT]:
+        todo = self._board.handle(event, self.now(), time.time())
+        self._arm(self._board.core.deadline())
+        return todo
+
+    def _step_away(self, call: CallT) -> Todo[CallT] | None:
+        todo = self._board.step_away(call, self.now(), time.time())
+        if todo is not None:
+            self._arm(self._board.core.deadline())
+        return todo
 
     def _hang_up(self, call: CallT) -> Todo[CallT]:
-        return self._board.hang_up(call, self.now(), time.time())
+        todo = self._board.hang_up(call, self.now(), time.time())
+        self._arm(self._deadline())  # its connection may idle from now on
+        return todo
+
+    def _is_due(self) -> bool:
+        """Whether the timer did not fire too early; then it is set again."""
+        self._armed = math.inf
+        deadline = self._deadline()
+        if deadline is not None and deadline <= self.now():
+            return True
+        self._arm(deadline)
+        return False
 
     # ---- the one timer ----------------------------------------------------------------------------------------------
 
-    def _deadline(self) -> float:
+    def _deadline(self) -> float | None:
         """When the engine, or its client, wants to be called again."""
         engine, client = self._board.core.deadline(), self.client.deadline()
-        if engine is None:
-            return math.inf if client is None else client
-        return engine if client is None else min(engine, client)
+        return engine if client is None else client if engine is None else min(engine, client)
 
-    def _arm(self) -> None:
+    def _arm(self, deadline: float | None) -> None:
         """Move the timer where that makes it earlier. One that fires too early is set again then, which costs less than
         moving it with each request."""
-        deadline = self._deadline()
-        if deadline < self._armed:
+        if deadline is not None and deadline < self._armed:
             self._armed = deadline
             self._wake_at(deadline)
 
+    def _rearm(self) -> None:
+        """The client's deadline may have changed."""
+        self._arm(self._deadline())
+
     def _timer_fired(self) -> None:
         """It is time, or was."""
-        if self._alone(self._is_due):
+        if self._is_due():
             self.client.expire(self.now())
             self.tell(Tick())
-
-    def _is_due(self) -> bool:
-        self._armed = math.inf
-        if self._deadline() <= self.now():
-            return True
-        self._arm()
-        return False
 
     def _do(self, todo: Todo[CallT]) -> None:
         for call in todo.wake:
@@ -248,7 +249,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         for call in todo.close:
             call.let_go(keep=False)
         if todo.close:
-            self._alone(self._arm)  # over HTTP/2 that may have left a connection idle
+            self._rearm()  # over HTTP/2 that may have left a connection idle
         for order in todo.refresh:
             self._refresh(order)
         for notice in todo.notices:

@@ -10,15 +10,16 @@ import threading
 import time
 from collections.abc import Callable, Iterator, Sequence
 from types import TracebackType
-from typing import Protocol, Unpack, assert_never
+from typing import Protocol, TypeVar, Unpack, assert_never
 
 from drivers.credentials import as_credential, credential_error, read_secret
 from drivers.front import EngineFront, RequestOptions
-from drivers.front.engine_front import Args, Deployments, Result, TimedClient
+from drivers.front.engine_front import Deployments, TimedClient
 from sansio import (
     Close,
     Credential,
     Drain,
+    EngineMetrics,
     Event,
     ExecuteBatch,
     HttpEvent,
@@ -29,7 +30,6 @@ from sansio import (
     RemoteWorker,
     Secret,
     SessionReport,
-    Todo,
     TokenChunk,
     Tokens,
 )
@@ -37,6 +37,8 @@ from sansio.worker import Connect, Deliver, Discard, Finish, Park, Post, Raise, 
 
 from .client import build_choice
 from .interrupts import SHIELD, Bell
+
+Result = TypeVar("Result")
 
 
 class Line(Protocol):
@@ -99,7 +101,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         client: Client | None = None,
     ) -> None:
         self._lock = threading.Lock()
-        super().__init__(deployments, client, build_choice, on_notice)
+        super().__init__(deployments, client, build_choice, on_notice, self._alone)
         self._alarm = threading.Condition(self._lock)
         self._drained = threading.Event()
         self._timer: threading.Thread | None = None
@@ -168,19 +170,62 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         with TokenStream(self, self.worker_for(batch, options, stream=False)) as chunks:
             return Tokens.from_chunks(chunks)
 
+    # ---- the critical section: a lock; around it and what follows from it, a shield ---------------------------------------
+
+    def _alone(self, work: Callable[[], Result], /) -> Result:
+        with self._lock:
+            return work()
+
+    def metrics(self) -> EngineMetrics:
+        """What the engine has done and is doing."""
+        with self._lock:
+            return super().metrics()
+
+    def tell(self, event: Event) -> None:
+        """Tell the engine a fact, and do what it orders."""
+        with SHIELD:
+            with self._lock:
+                todo = self._handle(event)
+            self._do(todo)
+
+    def register(self, call: TokenStream) -> None:
+        """Know this call from now on. Raises `RuntimeError` outside the engine's block."""
+        with self._lock:
+            super().register(call)
+
+    def enter(self, call: TokenStream) -> None:
+        """The caller waits inside from now on."""
+        with self._lock:
+            super().enter(call)
+
+    def step_away(self, call: TokenStream) -> None:
+        """The caller is away from now on."""
+        with SHIELD:
+            with self._lock:
+                todo = self._step_away(call)
+            if todo is not None:
+                self._do(todo)
+
+    def hang_up(self, call: TokenStream) -> None:
+        """The caller is gone: give back what its request held."""
+        with SHIELD:
+            with self._lock:
+                todo = self._hang_up(call)
+            self._do(todo)
+
+    def _rearm(self) -> None:
+        with self._lock:
+            super()._rearm()
+
+    def _is_due(self) -> bool:
+        with self._lock:
+            return super()._is_due()
+
     # ---- where this world differs -----------------------------------------------------------------------------------
 
     def now(self) -> float:
         """The system's monotonic clock."""
         return time.monotonic()
-
-    def _alone(self, work: Callable[Args, Result], *args: Args.args, **kwargs: Args.kwargs) -> Result:
-        with self._lock:
-            return work(*args, **kwargs)
-
-    def _told(self, work: Callable[Args, Todo[TokenStream] | None], *args: Args.args, **kwargs: Args.kwargs) -> None:
-        with SHIELD:
-            super()._told(work, *args, **kwargs)
 
     def _wake_at(self, instant: float) -> None:
         self._alarm.notify()
