@@ -25,6 +25,7 @@ from .machine import CLIENT_CORE, allow_many_files, pin, version
 from .workload import UNARY_PATH
 
 Order = dict[str, Any]
+Answer = dict[str, float | None]
 Work = Callable[[], Coroutine[Any, Any, None]]
 
 
@@ -53,11 +54,11 @@ class Stopwatch:
         self._events = tally.events
         self._cpu = time.process_time()
 
-    def answer(self, units: float | None = None) -> dict[str, float]:
-        """The cost of a unit by now; units are the events that came, unless they are given."""
+    def answer(self, units: float | None = None) -> Answer:
+        """The cost of a unit by now (``None`` where there was none); units are the events that came, unless they are given."""
         cpu = time.process_time() - self._cpu
         counted = self._tally.events - self._events if units is None else units
-        return {"us": cpu / counted * 1e6 if counted else float("nan"), "units": counted}
+        return {"us": cpu / counted * 1e6 if counted else None, "units": counted}
 
 
 def check(order: Order, tally: Tally) -> None:
@@ -70,12 +71,12 @@ def check(order: Order, tally: Tally) -> None:
 async def measure(
     caller: Any, order: Order, together: Callable[[Work, int], Awaitable[None]],
     sleep: Callable[[float], Awaitable[None]],
-) -> dict[str, float]:  # fmt: skip
+) -> Answer:  # fmt: skip
     """One round of an asynchronous caller. ``together`` runs so many at once, ``sleep`` sleeps."""
     path, at_once, count = path_of(order), order["at_once"], order["count"]
     await caller.prepare(path)
     tally = Tally()
-    answer: dict[str, float] = {}
+    answer: Answer = {}
 
     async def requests() -> None:
         for _ in range(count):
@@ -140,7 +141,7 @@ def in_threads(caller: Any) -> None:
         caller.close()
 
 
-def measure_threads(caller: Any, order: Order, pool: ThreadPoolExecutor) -> dict[str, float]:
+def measure_threads(caller: Any, order: Order, pool: ThreadPoolExecutor) -> Answer:
     """One round of a blocking caller."""
     path, at_once, count = path_of(order), order["at_once"], order["count"]
     caller.prepare(path)
@@ -160,7 +161,7 @@ def measure_threads(caller: Any, order: Order, pool: ThreadPoolExecutor) -> dict
     watch = Stopwatch(together)
     unary = order["way"] == "unary"
     running = [pool.submit(requests, t) if unary else pool.submit(caller.stream, path, t) for t in tallies]
-    answer: dict[str, float] = {}
+    answer: Answer = {}
     if order["way"] in ("paced", "staggered"):
         time.sleep(order["begin"])
         watch = Stopwatch(together)

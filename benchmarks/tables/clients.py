@@ -41,16 +41,15 @@ def measure(options: Options) -> list[Table]:
 
 
 def _orders(options: Options, at_once: int) -> dict[str, dict[str, Any]]:
-    events = options.count(100, 40)
-
-    def spread(way: str, seconds: float) -> dict[str, Any]:
+    def spread(way: str, events: int, seconds_each: float) -> dict[str, Any]:
         """The middle of a round: by then all have begun, and none has ended."""
+        seconds = events * seconds_each
         return {"way": way, "at_once": at_once, "count": events, "begin": 0.25 * seconds, "length": 0.6 * seconds}
 
     return {
         "unary": {"way": "unary", "at_once": at_once, "count": options.count(60, 2)},
-        "paced": spread("paced", events * STEP),
-        "staggered": spread("staggered", events * at_once * GAP),
+        "paced": spread("paced", options.count(100, 20), STEP),
+        "staggered": spread("staggered", options.count(100, 160), at_once * GAP),
         "burst": {"way": "burst", "at_once": at_once, "count": options.count(300, 20)},
     }
 
@@ -97,7 +96,9 @@ def _run(table: Table, orders: dict[str, dict[str, Any]], workers: dict[str, Chi
                     rows[name].figures.clear()
                     del workers[name]
                     continue
-                if number:
+                if number and answer["us"] is None:
+                    table.notes.append(f"{name}: no event of a {column} round came while it was measured")
+                elif number:
                     rows[name].figures.setdefault(column, Figure()).samples.append(answer["us"])
 
 

@@ -1,9 +1,9 @@
 """`EngineFront`: how a driver tells the engine a fact and does what comes of it, whatever its world is made of.
 
 In a critical section the `Switchboard` is told; what it asks for is done after it. On an event loop whatever does not await
-is one, so here nothing is done about it; the driver for threads puts its lock around, and a shield against what could cut the
-two short. Where worlds differ besides is left to the driver: its clock, its one timer, how a session is refreshed, and whom
-it tells that the engine is empty.
+is one, so here nothing is done about it; the driver for threads puts its lock around, and a shield against what could cut
+the two short. Where worlds differ besides is left to the driver: its clock, its one timer, how a session is refreshed, and
+whom it tells that the engine is empty.
 """
 
 from __future__ import annotations
