@@ -11,6 +11,8 @@ from collections.abc import Callable, Iterator
 from contextlib import contextmanager, suppress
 from typing import Any
 
+import anyio
+import anyio.lowlevel
 import pytest
 import trio
 import trio.testing
@@ -19,6 +21,7 @@ from drivers import asyncio_driver, sync_driver, trio_driver
 from drivers.sync_driver.http2 import Http2Streams
 from drivers.trio_driver.client import Line, when_ready
 from sansio import (
+    BadRequest,
     Deployment,
     ExecuteBatch,
     Grant,
@@ -319,3 +322,171 @@ def test_on_trio_a_line_whose_grant_was_of_no_use_waits_for_the_next() -> None:
             line.grant(Grant(Fit(), reused=True))
 
     trio.run(main)
+
+
+# ---- connections that are no longer what they were -----------------------------------------------------------------------
+
+REFUSAL = b"HTTP/1.1 400 Bad Request\r\ncontent-length: 2\r\n\r\n{}"
+
+
+@DRIVERS
+def test_an_answer_that_nobody_asked_for_is_nobodys(driver: Any) -> None:
+    told, connections = threading.Event(), []
+
+    def serve(connection: socket.socket) -> None:
+        connections.append(connection)
+        asked = b""
+        while not asked.endswith(b"}"):
+            asked += connection.recv(65_536)
+        connection.sendall(REFUSAL)
+        if len(connections) == 1:
+            assert told.wait(GENEROUS)
+            connection.sendall(REFUSAL.replace(b"400", b"503"))
+            told.clear()
+        while connection.recv(65_536):
+            pass
+
+    def tell() -> None:
+        told.set()
+        while told.is_set():
+            pass
+
+    async def ask() -> None:
+        async with driver.RemoteEngine(deployment(url)) as engine:
+            with pytest.raises(BadRequest):
+                await engine.generate(batch())
+            tell()
+            for _ in range(5):
+                await anyio.lowlevel.checkpoint()
+            with pytest.raises(BadRequest):
+                await engine.generate(batch())
+
+    with serving(serve) as url:
+        if driver is sync_driver:
+            with driver.RemoteEngine(deployment(url)) as engine:
+                with pytest.raises(BadRequest):
+                    engine.generate(batch())
+                tell()
+                with pytest.raises(BadRequest):
+                    engine.generate(batch())
+        else:
+            anyio.run(ask, backend="trio" if driver is trio_driver else "asyncio")
+    assert len(connections) == 2
+
+
+@DRIVERS
+def test_a_connection_that_was_granted_to_one_who_had_left_is_there_for_the_next(driver: Any) -> None:
+    async def run(waited: Callable[[Any], Any]) -> None:
+        client = driver.build_client(pool=PoolConfig(max_connections_per_origin=1))
+        first, second, third = client.line(), client.line(), client.line()
+        await waited(first.open(request, 1.0, fresh=False, sending=nothing))
+        client.acquire(second, request.origin, fresh=False)
+        first.let_go(keep=True)
+        second.let_go(keep=False)
+        await waited(third.open(request, 1.0, fresh=False, sending=nothing))
+        assert third.reused
+        third.let_go(keep=False)
+        client.close_idle()
+
+    async def awaited(work: Any) -> None:
+        with anyio.fail_after(GENEROUS):
+            await work
+            await anyio.lowlevel.checkpoint()
+
+    async def done(work: Any) -> None:
+        assert work is None
+
+    def nothing() -> None: ...
+
+    with serving(saying_nothing) as url:
+        request = HttpRequest("GET", url)
+        if driver is sync_driver:
+            with suppress(StopIteration):
+                run(done).send(None)
+        else:
+            anyio.run(run, awaited, backend="trio" if driver is trio_driver else "asyncio")
+
+
+def saying_nothing(connection: socket.socket) -> None:
+    while connection.recv(65_536):
+        pass
+
+
+def test_asyncio_forgets_a_connection_that_the_server_has_closed() -> None:
+    async def main() -> None:
+        client: Any = asyncio_driver.build_client()
+        line = client.line()
+        await line.open(HttpRequest("GET", url), 1.0, fresh=False, sending=lambda: None)
+        line.let_go(keep=True)
+        assert len(client._pool) == 1
+        go_on.set()
+        async with asyncio.timeout(GENEROUS):
+            while len(client._pool):
+                await anyio.lowlevel.checkpoint()
+
+    go_on = threading.Event()
+    with serving(lambda connection: go_on.wait(GENEROUS)) as url:
+        asyncio.run(main())
+
+
+# ---- HTTP/2: how many requests a connection takes is known when its server has said so ------------------------------------
+
+ONE_AT_A_TIME = bytes([0, 0, 6, 4, 0, 0, 0, 0, 0]) + bytes([0, 3, 0, 0, 0, 1])
+
+
+@DRIVERS
+def test_an_http2_connection_is_shared_when_its_server_has_said_how_many_it_takes(driver: Any) -> None:
+    told = threading.Event()
+
+    def serve(connection: socket.socket) -> None:
+        assert told.wait(GENEROUS)
+        connection.sendall(ONE_AT_A_TIME)
+        saying_nothing(connection)
+
+    async def use(client: Any, waited: Callable[[Any], Any]) -> None:
+        first, second = client.line(), client.line()
+        await waited(first.open(request, 1.0, fresh=False, sending=lambda: None))
+        await waited(first.send(request))
+        client.acquire(second, request.origin, fresh=False)
+        assert (second._grant, len(client._pool)) == (None, 0)
+        told.set()
+        await waited(granted(second))
+        assert (second._grant.connection, len(client._pool)) == (None, 1)  # it is to dial one of its own
+        second.let_go(keep=False)
+        first.let_go(keep=False)
+
+    async def granted(line: Any) -> None:
+        while line._grant is None:
+            await anyio.lowlevel.checkpoint()
+
+    async def awaited(work: Any) -> None:
+        with anyio.fail_after(GENEROUS):
+            await work
+
+    async def done(work: Any) -> None:
+        if work is not None:
+            work.close()
+            while not len(client._pool):
+                pass
+
+    async def on_asyncio() -> None:
+        await use(client, awaited)
+        await client.aclose()
+
+    async def on_trio() -> None:
+        async with trio.open_nursery() as nursery:
+            client.start(nursery)
+            await use(client, awaited)
+            await client.aclose()
+
+    client = driver.build_client(pool=HTTP2)
+    with serving(serve) as url:
+        request = HttpRequest("GET", url)
+        if driver is sync_driver:
+            with suppress(StopIteration):
+                use(client, done).send(None)
+            client.close()
+        elif driver is asyncio_driver:
+            asyncio.run(on_asyncio())
+        else:
+            trio.run(on_trio)

@@ -332,6 +332,17 @@ def test_an_idle_connection_is_closed_by_and_by_without_another_request(lab: Lab
     assert lab.provider.connections_total == 2
 
 
+@OVER_HTTP2
+def test_a_connection_that_a_timeout_left_idle_is_closed_while_its_caller_stays_away(lab: Lab) -> None:
+    lab.script(StallAfterChunks(3))
+    with lab.engine(pool=PoolConfig(idle_timeout=0.2), retry=ONCE) as engine:
+        late = engine.ask(timeout=1.0, pause_after=1)
+        assert late.paused.wait(20.0)
+        eventually(lambda: lab.provider.connections_open == 0)
+        late.resume()
+        assert isinstance(late.error, StreamInterrupted)
+
+
 def test_a_connection_in_use_is_not_idle(lab: Lab) -> None:
     lab.script(then=SlowTokens(0.03))
     with lab.engine(pool=PoolConfig(idle_timeout=0.2)) as engine:
