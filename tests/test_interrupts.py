@@ -13,6 +13,7 @@ import pytest
 import trio
 
 from drivers.mock_provider import serve_in_thread
+from drivers.sync_driver import RemoteEngine as SyncEngine
 from drivers.sync_driver.interrupts import Bell, InterruptShield
 from drivers.trio_driver import RemoteEngine
 from sansio import Deployment, ExecuteBatch, Message, Secret
@@ -223,4 +224,24 @@ def test_other_threads_need_no_shield_and_change_nothing(shield: InterruptShield
     thread.start()
     thread.join(20)
     assert not thread.is_alive()
+    assert signal.getsignal(signal.SIGINT) is signal.default_int_handler
+
+
+@pytest.mark.usefixtures("shield")
+def test_an_interrupt_while_an_engine_is_closed_leaves_nothing_open(monkeypatch: pytest.MonkeyPatch) -> None:
+    runtime = {"endpoint": "http://127.0.0.1:1/v1", "api_key": Secret.inline("test-key")}
+    engine = SyncEngine(Deployment(name="chat", model="gpt-4o", runtime_config=runtime))
+    closed: list[bool] = []
+
+    def join() -> None:
+        raise KeyboardInterrupt
+
+    with engine:
+        timer = engine._timer
+        assert timer is not None
+        monkeypatch.setattr(timer, "join", join)
+        monkeypatch.setattr(engine.client, "close", lambda: closed.append(True))
+        with pytest.raises(KeyboardInterrupt):
+            engine.close()
+    assert closed == [True]
     assert signal.getsignal(signal.SIGINT) is signal.default_int_handler

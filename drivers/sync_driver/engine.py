@@ -103,7 +103,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         self._lock = threading.Lock()
         super().__init__(deployments, client, build_choice, on_notice, self._alone)
         self._alarm = threading.Condition(self._lock)
-        self._drained = threading.Event()
+        self._drains: list[Bell] = []
         self._timer: threading.Thread | None = None
         self._refreshes: set[threading.Thread] = set()
 
@@ -138,22 +138,26 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
                 self._alarm.notify_all()
                 refreshes = list(self._refreshes)
             give_up_at = time.monotonic() + self.config.session.refresh_timeout
-            for thread in refreshes:
-                if thread is not threading.current_thread():
-                    thread.join(max(0.0, give_up_at - time.monotonic()))
-            if self._timer is not None and self._timer is not threading.current_thread():
-                self._timer.join()
-            self.client.close()
-            SHIELD.take_down()
+            try:
+                for thread in refreshes:
+                    if thread is not threading.current_thread():
+                        thread.join(max(0.0, give_up_at - time.monotonic()))
+                if self._timer is not None and self._timer is not threading.current_thread():
+                    self._timer.join()
+            finally:
+                with SHIELD:
+                    self.client.close()
+                    SHIELD.take_down()
 
     def drain(self) -> None:
         """Accept nothing new, and return when everything accepted is over."""
         self._end(Drain())
 
     def _end(self, event: Event) -> None:
-        self._drained.clear()
+        bell = Bell()
+        self._drains.append(bell)
         self.tell(event)
-        self._drained.wait()
+        bell.wait()
 
     # ---- requests ---------------------------------------------------------------------------------------------------
 
@@ -240,7 +244,8 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
             self._timer_fired()
 
     def _emptied(self) -> None:
-        self._drained.set()
+        for bell in list(self._drains):
+            bell.ring()
 
     def _refresh(self, order: RefreshSession) -> None:
         thread = threading.Thread(target=self._fetch, args=(order,), name="remote-engine-refresh", daemon=True)
