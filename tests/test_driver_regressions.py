@@ -343,7 +343,7 @@ def test_an_abort_that_comes_just_before_the_connect_is_not_missed(monkeypatch: 
     with full() as url, sync_driver.RemoteEngine(deployment(url, timeouts={"connect_timeout": None})) as engine:
         line, taken, go_on = engine.client.line, threading.Event(), threading.Event()
 
-        def line_slowly() -> sync_driver.engine.Line:
+        def line_slowly() -> sync_driver.stream.Line:
             taken.set()
             assert go_on.wait(GENEROUS)
             return line()
