@@ -369,13 +369,14 @@ class HttpClient(PooledClient[Connection, Line]):
         """A new connection. Raises `OSError`, `NetworkError` for a name that cannot be looked up, or `ProtocolError`."""
         tls = self.tls(origin)
         try:
-            transport, early = await asyncio.get_running_loop().create_connection(
-                _Early,
-                origin.host,
-                origin.port,
-                ssl=tls,
-                server_hostname=None if tls is None else origin.host,
-            )
+            with self.handshake():
+                transport, early = await asyncio.get_running_loop().create_connection(
+                    _Early,
+                    origin.host,
+                    origin.port,
+                    ssl=tls,
+                    server_hostname=None if tls is None else origin.host,
+                )
         except UnicodeError as error:
             raise NetworkError(f"{origin.host!r} is not a host name").caused_by(error) from error
         try:

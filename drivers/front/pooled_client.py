@@ -8,7 +8,8 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Sequence
+from collections.abc import Callable, Hashable, Iterator, Sequence
+from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
 from sansio import ConnectionPool, Grant, Http2, Http2Connection, Origin, PoolConfig, ProtocolError
@@ -40,6 +41,8 @@ class PooledLine(Hashable, Protocol[ConnectionT]):
         """The pool is closed, and gives nothing."""
         ...
 
+
+_NO_HTTP2 = "the server does not offer HTTP/2; if it speaks HTTP/1.1 only, switch HTTP/2 off for it"
 
 ALPN = {Http2.OFF: ["http/1.1"], Http2.OFFER: ["h2", "http/1.1"], Http2.ONLY: ["h2"]}
 """The protocols offered to a server, the best first (RFC 7301, RFC 9113 section 3.2)."""
@@ -105,8 +108,18 @@ class PooledClient(ABC, Generic[ConnectionT, LineT]):
             return self._http2 is Http2.ONLY
         agreed = self._http2 is not Http2.OFF and tls.selected_alpn_protocol() == "h2"
         if self._http2 is Http2.ONLY and not agreed:
-            raise ProtocolError("the server does not offer HTTP/2; if it speaks HTTP/1.1 only, switch HTTP/2 off for it")
+            raise ProtocolError(_NO_HTTP2)
         return agreed
+
+    @contextmanager
+    def handshake(self) -> Iterator[None]:
+        """A TLS handshake. Raises `ProtocolError` where the server ends it because nothing on offer by ALPN suits it."""
+        try:
+            yield
+        except ssl.SSLError as error:
+            if self._http2 is Http2.ONLY and "no application protocol" in str(error):  # by its words: `reason` is empty
+                raise ProtocolError(_NO_HTTP2).caused_by(error) from error
+            raise
 
     def acquire(self, line: LineT, origin: Origin, *, fresh: bool) -> None:
         """Ask for a connection. The answer is `PooledLine.grant`, at once or later."""

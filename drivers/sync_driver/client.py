@@ -72,7 +72,8 @@ class Line:
     def _dial(self, origin: Origin, timeout: float) -> None:
         self._dialling = Dialling(origin)
         self._check()
-        known = self._dialling.dial(self._client.tls(origin), timeout)
+        with self._client.handshake():
+            known = self._dialling.dial(self._client.tls(origin), timeout)
         connection = self._connection = self._client.connection(known)
         self._dialling = None
         connection.begin(self)

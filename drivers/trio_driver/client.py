@@ -354,7 +354,8 @@ class HttpClient(PooledClient[Connection, Line]):
         try:
             if (tls := self.tls(origin)) is not None:
                 known = secured = tls.wrap_socket(known, server_hostname=origin.host, do_handshake_on_connect=False)
-                await when_ready(secured, secured.do_handshake)
+                with self.handshake():
+                    await when_ready(secured, secured.do_handshake)
             http2 = self.speaks_http2(secured)
         except BaseException:
             close_socket(known)
