@@ -10,18 +10,22 @@ from typing import Any
 
 import pytest
 import trustme
+from conformance import nginx
 from conformance.harness import WAYS, Lab, Tls, Way
 
 
 @pytest.fixture(scope="session")
-def tls() -> Tls:
+def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     """Both ends of TLS, under an authority made for this run."""
     authority = trustme.CA()
     server = ssl.SSLContext(ssl.PROTOCOL_TLS_SERVER)
-    authority.issue_cert("127.0.0.1", "localhost").configure_cert(server)
+    issued = authority.issue_cert("127.0.0.1", "localhost")
+    issued.configure_cert(server)
+    certificate = tmp_path_factory.mktemp("tls") / "certificate.pem"
+    issued.private_key_and_cert_chain_pem.write_to_path(str(certificate))
     client = ssl.create_default_context()
     authority.configure_trust(client)
-    return Tls(server, client)
+    return Tls(server, client, certificate)
 
 
 @pytest.fixture(scope="session", autouse=True)
@@ -55,17 +59,20 @@ def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item
 
 
 def _is_beyond(item: pytest.Function) -> bool:
-    way = item.callspec.params.get("way") if hasattr(item, "callspec") else None
-    return isinstance(way, Way) and item.originalname in way.cannot
+    params = item.callspec.params if hasattr(item, "callspec") else {}
+    way = params.get("way")
+    names = {item.originalname, f"{item.originalname}[{params.get('case')}]"}
+    return isinstance(way, Way) and not names.isdisjoint(way.cannot)
 
 
-def pytest_report_collectionfinish(items: list[Any]) -> str:
+def pytest_report_collectionfinish(items: list[Any]) -> list[str]:
     """How many behaviours there are, and on how many ways each is shown."""
     here = Path(__file__).parent
     mine = [item for item in items if here in item.path.parents]
     behaviours = {(item.path, item.originalname) for item in mine}
     cases = {(item.path, item.originalname, _beside_way(item)) for item in mine}
-    return f"conformance: {len(behaviours)} behaviours ({len(cases)} with their cases) on {len(WAYS)} ways to the wire"
+    shown = f"conformance: {len(behaviours)} behaviours ({len(cases)} with their cases) on {len(WAYS)} ways to the wire"
+    return [shown] if nginx.PROGRAM else [shown, f"conformance: not through nginx, which is missing: {nginx.HOW_TO_INSTALL}"]
 
 
 def _beside_way(item: Any) -> tuple[str, ...]:

@@ -17,6 +17,7 @@ from __future__ import annotations
 import asyncio
 import gc
 import importlib
+import os
 import signal
 import socket
 import ssl
@@ -28,11 +29,13 @@ from collections.abc import Callable, Iterator, Mapping, Sequence
 from concurrent.futures import Future
 from contextlib import ExitStack, contextmanager
 from dataclasses import dataclass, replace
+from pathlib import Path
 from typing import Any, TypeVar
 
 import anyio
 import trio
 from anyio.from_thread import BlockingPortal, start_blocking_portal
+from conformance import nginx
 
 from drivers.mock_provider import ThreadedMockServer, serve_in_thread
 from sansio import (
@@ -85,14 +88,19 @@ class Way:
     @property
     def shares_connections(self) -> bool:
         """Whether several requests go over one connection at a time."""
-        return self.transport == "http2"
+        return self.transport.endswith("http2")
+
+    @property
+    def through_nginx(self) -> bool:
+        """Whether nginx stands between the driver and the provider."""
+        return self.transport.startswith("nginx")
 
     def client(self, trusting: ssl.SSLContext, pool: PoolConfig | None = None) -> Any:
         """A client that moves the bytes this way. ``pool``: also says which HTTP it speaks, unless it leaves that open."""
         match self.transport:
-            case "native":
+            case "native" | "nginx-http1":
                 return self.module.build_client(ssl_context=trusting, pool=pool)
-            case "http2":
+            case "http2" | "nginx-http2":
                 pool = pool or PoolConfig()
                 if pool.http2 is Http2.OFF:
                     pool = replace(pool, http2=Http2.ONLY)
@@ -104,7 +112,9 @@ class Way:
 
     @property
     def cannot(self) -> Mapping[str, str]:
-        """Behaviours that this way cannot show, by the name of their test, each with its reason."""
+        """Behaviours that this way cannot show, by the name of their test (and of one case of it), each with its reason."""
+        if self.through_nginx:
+            return {test: why for test, (why, transport) in NOT_THROUGH_NGINX.items() if self.transport.endswith(transport)}
         if self.driver != "sync" or self.transport not in ("httpx", "httpx2"):
             return {}
         return {test: why for test, (why, plain_only) in NOT_WHILE_CONNECTING.items() if not (self.tls and plain_only)}
@@ -117,6 +127,26 @@ NOT_WHILE_CONNECTING: Mapping[str, tuple[str, bool]] = {
 """What the blocking httpx cannot do while it connects (and whether that is so without TLS only): it dials by
 `socket.create_connection`, which shows its socket to nobody."""
 
+OWN_CONNECTIONS = "nginx keeps the driver's connection when the provider ends its own"
+OWN_FRAMING = "nginx frames the body anew, and hangs up where the provider's framing breaks"
+HEAD_HELD_BACK = "nginx (1.22) writes a head into its TLS buffer, and sends it with what follows"
+UPSTREAM_HTTP1 = "nginx asks the provider over HTTP/1.1, which has no way to say so"
+READS_AHEAD = "the sockets between nginx and the provider hold some MiB"
+
+NOT_THROUGH_NGINX: Mapping[str, tuple[str, str]] = {
+    "test_a_kept_connection_that_the_server_gave_up_does_not_fail_the_next_request": (OWN_CONNECTIONS, ""),
+    "test_a_connection_that_the_server_closes_while_it_is_idle_costs_nothing": (OWN_CONNECTIONS, ""),
+    "test_a_stream_that_breaks_before_its_content_is_retried[garbage for a chunk's size]": (OWN_FRAMING, ""),
+    "test_a_unary_answer_that_breaks_in_its_body_is_retried[garbage for a chunk's size]": (OWN_FRAMING, ""),
+    "test_a_break_after_the_commit_point_is_never_replayed[garbage for a chunk's size]": (OWN_FRAMING, ""),
+    "test_a_stall_right_after_the_head_is_the_read_timeouts": (HEAD_HELD_BACK, "http2"),
+    "test_a_stall_before_content_is_retried": (HEAD_HELD_BACK, "http2"),
+    "test_what_the_server_never_looked_at_goes_again_even_if_it_must_not_be_done_twice": (UPSTREAM_HTTP1, "http2"),
+    "test_requests_before_a_goaway_go_on_to_their_end_and_new_ones_go_elsewhere": (UPSTREAM_HTTP1, "http2"),
+    "test_a_caller_that_pauses_stops_its_own_answer_and_no_other": (READS_AHEAD, "http2"),
+}
+"""What nginx keeps to itself, and over which HTTP (an empty one: over both). `test_nginx.py` shows what it does instead."""
+
 
 WAYS = [
     Way(driver, tls, transport)
@@ -126,6 +156,11 @@ WAYS = [
 ]
 """Every behaviour holds on each of these."""
 
+if nginx.PROGRAM is not None:
+    WAYS += [Way(driver, True, f"nginx-{http}") for http in ("http1", "http2") for driver in ("sync", "asyncio", "trio")]
+elif os.environ.get("CI"):
+    raise RuntimeError(f"the drivers are to be tested through nginx too: {nginx.HOW_TO_INSTALL}")
+
 
 @dataclass(frozen=True, slots=True)
 class Tls:
@@ -133,6 +168,8 @@ class Tls:
 
     server: ssl.SSLContext
     client: ssl.SSLContext
+    certificate: Path
+    """The server's key and certificate, for nginx."""
 
 
 # ---- waiting and telling ---------------------------------------------------------------------------------------------
@@ -479,6 +516,7 @@ class Lab:
         self._tls = tls
         self._exits = ExitStack()
         self._server: ThreadedMockServer | None = None
+        self._front: nginx.Front | None = None
 
     @contextmanager
     def watched(self) -> Iterator[Lab]:
@@ -487,18 +525,28 @@ class Lab:
         with self._exits:
             yield self
             if self._server is not None:
-                eventually(lambda: self.provider.connections_open == 0 and self.provider.active == 0)
+                eventually(lambda: self.peer.connections_open == 0 and self.provider.active == 0)
         eventually(lambda: _threads() <= threads)
         gc.collect()  # a socket or a coroutine that was forgotten warns now, and a warning is an error
 
     # ---- the provider -----------------------------------------------------------------------------------------------
 
-    def serve(self, *, port: int = 0, http2: bool | None = None, **settings: Any) -> ThreadedMockServer:
-        """Start the provider. Done by itself with a plain one where a test does not care."""
-        context = self._tls.server if self.way.tls else None
+    def serve(
+        self, *, port: int = 0, http2: bool | None = None, front: Mapping[str, Any] | None = None, **settings: Any
+    ) -> ThreadedMockServer:
+        """Start the provider. Done by itself with a plain one where a test does not care. ``front``: for nginx before it."""
         provider = MockProvider(**{"keys": [KEY], **settings})
-        self._server = self._exits.enter_context(serve_in_thread(provider, port=port, ssl_context=context, http2=http2))
-        return self._server
+        if not self.way.through_nginx:
+            context = self._tls.server if self.way.tls else None
+            self._server = self._exits.enter_context(serve_in_thread(provider, port=port, ssl_context=context, http2=http2))
+            return self._server
+        server = self._server = self._exits.enter_context(serve_in_thread(provider))
+        streams = settings.get("max_concurrent_streams", 100)
+        running = nginx.run(
+            server.port, self._tls.certificate, port=port, http2=http2 is not False, streams=streams, **(front or {})
+        )
+        self._front = self._exits.enter_context(running)
+        return server
 
     @property
     def server(self) -> ThreadedMockServer:
@@ -509,6 +557,23 @@ class Lab:
     def provider(self) -> MockProvider:
         """The provider itself: its counters and its log may be read at any time."""
         return self.server.provider
+
+    @property
+    def front(self) -> nginx.Front:
+        """The nginx before it, on the ways that lead through one."""
+        assert self.server
+        assert self._front is not None
+        return self._front
+
+    @property
+    def peer(self) -> MockProvider | nginx.Front:
+        """What the driver's connections end at, which counts them: the provider, or nginx before it."""
+        return self.front if self.way.through_nginx else self.provider
+
+    @property
+    def endpoint(self) -> str:
+        """Where the driver finds the provider."""
+        return url_of(self.way, self.front.port if self.way.through_nginx else self.server.port)
 
     @property
     def log(self) -> list[RequestRecord]:
@@ -552,7 +617,7 @@ class Lab:
             model=model,
             runtime="openai",
             runtime_config={
-                "endpoint": endpoint or self.server.endpoint,
+                "endpoint": endpoint or self.endpoint,
                 "api_key": key or Secret.inline(KEY),
                 "retry": {**QUICK_RETRIES, **(retry or {})},
                 **runtime,

@@ -121,14 +121,14 @@ def test_a_connection_is_used_again(lab: Lab) -> None:
     with lab.engine() as engine:
         for number in range(6):
             assert engine.ask(f"prompt {number}", unary=number % 2 == 0).answer.text == said(f"prompt {number}")
-    assert (lab.provider.requests_total, lab.provider.connections_total) == (6, 1)
+    assert (lab.provider.requests_total, lab.peer.connections_total) == (6, 1)
 
 
 def test_no_more_connections_than_requests_at_once(lab: Lab) -> None:
     with lab.engine(serving={"max_concurrent": 3}) as engine:
         for one in [engine.ask(f"prompt {number}") for number in range(30)]:
             one.wait()
-    assert lab.provider.connections_total <= 3
+    assert lab.peer.connections_total <= 3
 
 
 @pytest.mark.parametrize("reset", [False, True], ids=["closed", "reset"])
@@ -139,10 +139,10 @@ def test_a_kept_connection_that_the_server_gave_up_does_not_fail_the_next_reques
     with lab.engine(retry={"max_retries": 0 if reset else 1}) as engine:
         assert engine.stream("before").text == said("before")
         gate.set()
-        eventually(lambda: lab.provider.connections_open == 0)
+        eventually(lambda: lab.peer.connections_open == 0)
         lab.let_pass(engine)
         assert engine.stream("after").text == said("after")
-    assert lab.provider.connections_total == 2
+    assert lab.peer.connections_total == 2
 
 
 def test_a_kept_connection_that_breaks_under_the_next_request_does_not_fail_it(lab: Lab) -> None:
@@ -151,4 +151,4 @@ def test_a_kept_connection_that_breaks_under_the_next_request_does_not_fail_it(l
         assert engine.stream("before").text == said("before")
         assert engine.stream("after").text == said("after")
         assert engine.metrics.retries == {"stale_connection": 1}
-    assert lab.provider.connections_total == 2
+    assert lab.peer.connections_total == 2

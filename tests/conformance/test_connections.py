@@ -67,7 +67,7 @@ def test_a_request_that_meets_a_connection_just_given_up_goes_again_at_once(lab:
         assert engine.call(engine.real.breaker.state) is CircuitState.CLOSED
         assert used(engine) == 3  # the provider may have counted it
         assert engine.stream("next").text == said("next")
-    assert (lab.provider.requests_total, lab.provider.connections_total) == (4, 2)
+    assert (lab.provider.requests_total, lab.peer.connections_total) == (4, 2)
 
 
 @KIND
@@ -105,11 +105,11 @@ def test_a_connection_that_the_server_closes_while_it_is_idle_costs_nothing(lab:
     with lab.engine(retry=ONCE, circuit_breaker=TOUCHY) as engine:
         assert engine.stream("before").text == said("before")
         gate.set()
-        eventually(lambda: lab.provider.connections_open == 0)
+        eventually(lambda: lab.peer.connections_open == 0)
         lab.let_pass(engine)
         assert engine.stream("after").text == said("after")
         assert engine.metrics.failures == {}
-    assert lab.provider.connections_total == 2
+    assert lab.peer.connections_total == 2
 
 
 # ---- HTTP/2: what a server says it never looked at ---------------------------------------------------------------------
@@ -125,7 +125,7 @@ def test_what_the_server_never_looked_at_goes_again_even_if_it_must_not_be_done_
     with lab.engine(idempotent=False, retry=ONCE, circuit_breaker=TOUCHY) as engine:
         assert engine.ask(unary=unary).answer.text == said()
         assert engine.metrics.retries == {"stale_connection": 1}
-    assert (lab.provider.requests_total, lab.provider.connections_total) == (2, 2)
+    assert (lab.provider.requests_total, lab.peer.connections_total) == (2, 2)
 
 
 @OVER_HTTP2
@@ -137,12 +137,12 @@ def test_requests_before_a_goaway_go_on_to_their_end_and_new_ones_go_elsewhere(l
         eventually(lambda: len(first.chunks) >= 3)
         others = [engine.ask(f"other {number}") for number in range(4)]
         eventually(lambda: lab.provider.active == 5)
-        assert lab.provider.connections_open == 2
+        assert lab.peer.connections_open == 2
         gate.set()
         all_say([first, *others])
         assert engine.metrics.failures == {}
-        eventually(lambda: lab.provider.connections_open == 1)
-    assert lab.provider.connections_total == 2
+        eventually(lambda: lab.peer.connections_open == 1)
+    assert lab.peer.connections_total == 2
 
 
 # ---- HTTP/2: many requests on one connection ---------------------------------------------------------------------------
@@ -155,10 +155,10 @@ def test_fifty_requests_at_once_share_one_connection(lab: Lab) -> None:
     with lab.engine(serving={"max_concurrent": 50}, timeouts={"connect_timeout": 60.0}, retry=ONCE) as engine:
         asked = [engine.ask(f"prompt {number}", unary=number % 2 == 0) for number in range(50)]
         eventually(lambda: lab.provider.active == 50)
-        assert lab.provider.connections_open == 1
+        assert lab.peer.connections_open == 1
         gate.set()
         all_say(asked)
-    assert lab.provider.connections_total == 1
+    assert lab.peer.connections_total == 1
 
 
 @OVER_HTTP2
@@ -172,7 +172,7 @@ def test_a_server_that_takes_few_requests_at_once_gets_as_many_connections_as_it
         gate.set()
         all_say(asked)
         assert engine.metrics.retries == {}
-    assert lab.provider.connections_total == 3
+    assert lab.peer.connections_total == 3
 
 
 @OVER_HTTP2
@@ -186,7 +186,7 @@ def test_a_caller_that_pauses_stops_its_own_answer_and_no_other(lab: Lab) -> Non
         assert flood.sent == []  # not even the first MiB
         paused.resume()
         assert paused.answer.text == said()
-    assert lab.provider.connections_total == 1
+    assert lab.peer.connections_total == 1
 
 
 @OVER_HTTP2
@@ -203,7 +203,7 @@ def test_leaving_one_of_several_is_told_to_the_server_at_once_and_leaves_the_oth
         assert lab.provider.active == 4
         gate.set()
         all_say(others)
-    assert (lab.provider.requests_total, lab.provider.connections_total) == (5, 1)
+    assert (lab.provider.requests_total, lab.peer.connections_total) == (5, 1)
 
 
 @OVER_HTTP2
@@ -221,7 +221,7 @@ def test_a_timeout_ends_one_of_several_and_leaves_the_others_alone(lab: Lab, awa
         assert lab.provider.active == 4
         gate.set()
         all_say(others)
-    assert (lab.provider.requests_total, lab.provider.connections_total) == (5, 1)
+    assert (lab.provider.requests_total, lab.peer.connections_total) == (5, 1)
 
 
 def test_closing_ends_all_that_are_open(lab: Lab) -> None:
@@ -230,7 +230,7 @@ def test_closing_ends_all_that_are_open(lab: Lab) -> None:
         asked = [engine.ask(f"prompt {number}", pause_after=number) for number in range(4)]
         eventually(lambda: lab.provider.active == 4 and all(one.chunks for one in asked))
         engine.close()
-        eventually(lambda: lab.provider.connections_open == 0)
+        eventually(lambda: lab.peer.connections_open == 0)
         for one in asked:
             one.resume()
             assert isinstance(one.error.__cause__ or one.error, EngineClosed)
@@ -250,7 +250,7 @@ def test_there_are_never_more_connections_than_allowed(lab: Lab) -> None:
         eventually(lambda: lab.provider.active == 2 and engine.metrics.in_flight == 6)
         gate.set()
         all_say(asked)
-    assert (lab.provider.connections_total, lab.provider.max_active) == (2, 2)
+    assert (lab.peer.connections_total, lab.provider.max_active) == (2, 2)
 
 
 @OVER_HTTP1
@@ -266,7 +266,7 @@ def test_who_waits_for_a_connection_gets_it_in_the_order_of_asking(lab: Lab) -> 
         gate.set()
         all_say(asked)
     assert [record.prompt for record in lab.log] == [f"prompt {number}" for number in range(5)]
-    assert lab.provider.connections_total == 1
+    assert lab.peer.connections_total == 1
 
 
 def waiting(engine: Engine) -> int:
@@ -287,7 +287,7 @@ def test_called_off_while_waiting_for_a_connection(lab: Lab) -> None:
         eventually(lambda: waiting(engine) == 1)
         gate.set()
         all_say([first, third])
-    assert (lab.provider.requests_total, lab.provider.connections_total) == (2, 1)
+    assert (lab.provider.requests_total, lab.peer.connections_total) == (2, 1)
 
 
 @OVER_HTTP1
@@ -302,7 +302,7 @@ def test_waiting_for_a_connection_is_a_part_of_connecting(lab: Lab) -> None:
         assert (error.phase, waiting(engine)) == ("connect", 0)
         gate.set()
         all_say([first, engine.ask("third")])
-    assert (lab.provider.requests_total, lab.provider.connections_total) == (2, 1)
+    assert (lab.provider.requests_total, lab.peer.connections_total) == (2, 1)
 
 
 @OVER_HTTP1
@@ -325,11 +325,11 @@ def test_closing_ends_who_waits_for_a_connection(lab: Lab) -> None:
 def test_an_idle_connection_is_closed_by_and_by_without_another_request(lab: Lab) -> None:
     with lab.engine(pool=PoolConfig(idle_timeout=0.2)) as engine:
         assert engine.stream().text == said()
-        eventually(lambda: lab.provider.connections_open == 0)
+        eventually(lambda: lab.peer.connections_open == 0)
         assert engine.stream("next").text == said("next")
-        eventually(lambda: lab.provider.connections_open == 0)
+        eventually(lambda: lab.peer.connections_open == 0)
         assert engine.metrics.retries == {}
-    assert lab.provider.connections_total == 2
+    assert lab.peer.connections_total == 2
 
 
 @OVER_HTTP2
@@ -338,7 +338,7 @@ def test_a_connection_that_a_timeout_left_idle_is_closed_while_its_caller_stays_
     with lab.engine(pool=PoolConfig(idle_timeout=0.2), retry=ONCE) as engine:
         late = engine.ask(timeout=1.0, pause_after=1)
         assert late.paused.wait(20.0)
-        eventually(lambda: lab.provider.connections_open == 0)
+        eventually(lambda: lab.peer.connections_open == 0)
         late.resume()
         assert isinstance(late.error, StreamInterrupted)
 
@@ -348,7 +348,7 @@ def test_a_connection_in_use_is_not_idle(lab: Lab) -> None:
     with lab.engine(pool=PoolConfig(idle_timeout=0.2)) as engine:
         assert engine.stream().text == said()
         assert engine.stream("next").text == said("next")
-    assert lab.provider.connections_total == 1
+    assert lab.peer.connections_total == 1
 
 
 @OVER_HTTP1
@@ -360,9 +360,9 @@ def test_no_more_idle_connections_are_kept_than_allowed(lab: Lab) -> None:
         eventually(lambda: lab.provider.active == 3)
         gate.set()
         all_say(asked)
-        eventually(lambda: lab.provider.connections_open == 1)
+        eventually(lambda: lab.peer.connections_open == 1)
         assert engine.stream("next").text == said("next")
-    assert lab.provider.connections_total == 3
+    assert lab.peer.connections_total == 3
 
 
 def test_engines_do_not_share_their_connections_and_leave_none_behind(lab: Lab) -> None:
@@ -370,11 +370,11 @@ def test_engines_do_not_share_their_connections_and_leave_none_behind(lab: Lab) 
         assert one.stream("one").text == said("one")
         with lab.engine() as other:
             assert other.stream("other").text == said("other")
-            assert lab.provider.connections_open == 2
-        eventually(lambda: lab.provider.connections_open == 1)
+            assert lab.peer.connections_open == 2
+        eventually(lambda: lab.peer.connections_open == 1)
         assert one.stream("again").text == said("again")
-    eventually(lambda: lab.provider.connections_open == 0)
-    assert lab.provider.connections_total == 2
+    eventually(lambda: lab.peer.connections_open == 0)
+    assert lab.peer.connections_total == 2
 
 
 # ---- which HTTP --------------------------------------------------------------------------------------------------------
@@ -392,7 +392,7 @@ def test_http2_on_offer_is_spoken_where_the_server_speaks_it(lab: Lab, http2: bo
         gate.set()
         all_say(asked)
     assert {record.http_version for record in lab.log} == {"2" if http2 else "1.1"}
-    assert lab.provider.connections_total == (1 if http2 else 4)
+    assert lab.peer.connections_total == (1 if http2 else 4)
 
 
 @OVER_HTTP2

@@ -124,7 +124,7 @@ def test_two_engines_do_not_know_each_other(lab: Lab) -> None:
 def test_an_idle_engine_leaves_nothing_and_does_nothing(lab: Lab) -> None:
     with lab.engine() as engine:
         assert engine.metrics.submitted == 0
-    assert lab.provider.connections_total == 0
+    assert lab.peer.connections_total == 0
 
 
 def test_many_deployments_and_callers_at_once(lab: Lab) -> None:

@@ -148,7 +148,7 @@ def test_a_stream_that_is_entered_and_never_read_asks_for_nothing(lab: Lab) -> N
     with lab.engine() as engine:
         engine.ask(leave_after=0).wait()
         assert engine.metrics.submitted == 0
-    assert lab.provider.connections_total == 0
+    assert lab.peer.connections_total == 0
 
 
 # ---- drain -----------------------------------------------------------------------------------------------------------
@@ -234,7 +234,7 @@ def test_close_reaches_a_stream_whose_caller_is_away(lab: Lab) -> None:
         asked = engine.ask(pause_after=2)
         assert asked.paused.wait(20.0)
         engine.close()
-        eventually(lambda: lab.provider.connections_open == 0)
+        eventually(lambda: lab.peer.connections_open == 0)
         asked.resume()
         assert isinstance(asked.error, EngineClosed)
 
