@@ -407,6 +407,28 @@ def test_a_connection_that_was_granted_to_one_who_had_left_is_there_for_the_next
             anyio.run(run, awaited, backend="trio" if driver is trio_driver else "asyncio")
 
 
+def test_an_abort_that_comes_before_a_thread_has_its_idle_connection_is_not_missed() -> None:
+    client: Any = sync_driver.build_client()
+    with serving(saying_nothing) as url:
+        request = HttpRequest("GET", url)
+        first, second = client.line(), client.line()
+        first.open(request, 1.0, fresh=False, sending=lambda: None)
+        first.let_go(keep=True)
+        second.interrupt()
+        with pytest.raises(ConnectionAbortedError):
+            second.open(request, 1.0, fresh=False, sending=lambda: None)
+        second.let_go(keep=False)
+        assert len(client._pool) == 0
+        client.close()
+
+
+def test_no_thread_of_an_http2_connection_outlives_its_engine() -> None:
+    with serving(saying(SETTINGS)) as url:
+        for _ in range(5):
+            failure(sync_driver, url, HTTP2)
+            assert not [thread for thread in threading.enumerate() if thread.name == "remote-engine-http2"]
+
+
 def saying_nothing(connection: socket.socket) -> None:
     while connection.recv(65_536):
         pass
