@@ -422,10 +422,16 @@ def test_an_abort_that_comes_before_a_thread_has_its_idle_connection_is_not_miss
         client.close()
 
 
-def test_no_thread_of_an_http2_connection_outlives_its_engine() -> None:
-    with serving(saying(SETTINGS)) as url:
+def test_no_thread_of_an_http2_connection_outlives_its_client() -> None:
+    with serving(saying_nothing) as url:
+        request = HttpRequest("GET", url)
         for _ in range(5):
-            failure(sync_driver, url, HTTP2)
+            client: Any = sync_driver.build_client(pool=HTTP2)
+            line = client.line()
+            line.open(request, 1.0, fresh=False, sending=lambda: None)
+            line.send(request)
+            line.let_go(keep=False)
+            client.close()
             assert not [thread for thread in threading.enumerate() if thread.name == "remote-engine-http2"]
 
 
