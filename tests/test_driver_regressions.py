@@ -16,6 +16,7 @@ import trio
 import trio.testing
 
 from drivers import asyncio_driver, sync_driver, trio_driver
+from drivers.front import EngineFront
 from drivers.mock_provider import serve_in_thread
 from sansio import (
     BadRequest,
@@ -445,3 +446,53 @@ def test_an_early_refusal_of_a_large_request_is_heard(driver: str) -> None:
             ask(url)
         assert refused.value.status == 413
         assert len(asked) == 1
+
+
+# ---- a timer that two mind ----------------------------------------------------------------------------------------------
+
+
+class Idlers:
+    """A client whose connections idle until these instants."""
+
+    def __init__(self, *instants: float) -> None:
+        self.instants = list(instants)
+
+    def deadline(self) -> float | None:
+        return min(self.instants, default=None)
+
+    def expire(self, now: float) -> None:
+        self.instants = [instant for instant in self.instants if instant > now]
+
+
+class Clockwork(EngineFront[Any, Idlers]):
+    """A driver without a world: its clock stands where the test puts it."""
+
+    time = 0.0
+    wakes_at = 0.0
+
+    def now(self) -> float:
+        return self.time
+
+    def _wake_at(self, instant: float) -> None:
+        self.wakes_at = instant
+
+    def _refresh(self, order: RefreshSession) -> None:
+        raise AssertionError("nobody asks")
+
+    def _emptied(self) -> None:
+        raise AssertionError("nobody drains")
+
+
+def test_the_timer_goes_on_for_the_connections_that_idle_for_longer() -> None:
+    def unbuilt(choice: object) -> Idlers:
+        raise AssertionError("the client is given")
+
+    client = Idlers(30.0, 35.0, 35.0, 60.0)
+    engine = Clockwork(deployment("http://127.0.0.1"), client, unbuilt, None)
+    engine._rearm()
+    woken: list[float] = []
+    while engine.wakes_at > engine.time:
+        engine.time = engine.wakes_at
+        woken.append(engine.time)
+        engine._timer_fired()
+    assert (woken, client.instants) == ([30.0, 35.0, 60.0], [])

@@ -240,6 +240,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         if self._is_due():
             self.client.expire(self.now())
             self.tell(Tick())
+            self._rearm()  # telling minds the engine's deadline alone, and other connections may idle for a while yet
 
     def _do(self, todo: Todo[CallT]) -> None:
         for call in todo.wake:
