@@ -136,6 +136,7 @@ READS_AHEAD = "the sockets between nginx and the provider hold some MiB"
 NOT_THROUGH_NGINX: Mapping[str, tuple[str, str]] = {
     "test_a_kept_connection_that_the_server_gave_up_does_not_fail_the_next_request": (OWN_CONNECTIONS, ""),
     "test_a_connection_that_the_server_closes_while_it_is_idle_costs_nothing": (OWN_CONNECTIONS, ""),
+    "test_a_shared_connection_that_the_server_closes_is_forgotten_without_another_request": (OWN_CONNECTIONS, ""),
     "test_a_stream_that_breaks_before_its_content_is_retried[garbage for a chunk's size]": (OWN_FRAMING, ""),
     "test_a_unary_answer_that_breaks_in_its_body_is_retried[garbage for a chunk's size]": (OWN_FRAMING, ""),
     "test_a_break_after_the_commit_point_is_never_replayed[garbage for a chunk's size]": (OWN_FRAMING, ""),

@@ -112,6 +112,17 @@ def test_a_connection_that_the_server_closes_while_it_is_idle_costs_nothing(lab:
     assert lab.peer.connections_total == 2
 
 
+@OVER_HTTP2
+def test_a_shared_connection_that_the_server_closes_is_forgotten_without_another_request(lab: Lab) -> None:
+    gate = threading.Event()
+    lab.script(HangUpWhenIdle(gate, reset=False))
+    with lab.engine(retry=ONCE) as engine:
+        assert engine.stream().text == said()
+        assert len(engine.real.client._pool) == 1
+        gate.set()
+        eventually(lambda: len(engine.real.client._pool) == 0)
+
+
 # ---- HTTP/2: what a server says it never looked at ---------------------------------------------------------------------
 
 
