@@ -154,8 +154,10 @@ WAYS = [
     for transport in ("native", "http2", "httpx", "httpx2")
     for driver in ("sync", "asyncio", "trio")
     for tls in (False, True)
+    if os.environ.get("ALL_WAYS") or transport not in ("httpx", "httpx2") or tls is (transport == "httpx2")
 ]
-"""Every behaviour holds on each of these."""
+"""Every behaviour holds on each of these. For the sake of time, of the two general clients, which are the same code here, one is
+tried with TLS and the other without; with ``ALL_WAYS=1`` in the environment both are tried both ways."""
 
 if nginx.PROGRAM is not None:
     WAYS += [Way(driver, True, f"nginx-{http}") for http in ("http1", "http2") for driver in ("sync", "asyncio", "trio")]
