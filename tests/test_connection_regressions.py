@@ -431,6 +431,7 @@ def test_no_thread_of_an_http2_connection_outlives_its_client() -> None:
             line.open(request, 1.0, fresh=False, sending=lambda: None)
             line.send(request)
             line.let_go(keep=False)
+            assert not client._pool._waits  # nobody is taken to be dialling
             client.close()
             assert not [thread for thread in threading.enumerate() if thread.name == "remote-engine-http2"]
 
