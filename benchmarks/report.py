@@ -10,6 +10,9 @@ from rich.table import Table as RichTable
 
 from .timing import Figure
 
+UNSTEADY = 0.5
+"""How far the median may lie from the best, as a part of it, before the report warns."""
+
 
 @dataclass(slots=True)
 class Row:
@@ -112,12 +115,27 @@ def print_table(table: Table, console: Console) -> None:
             cells = ["–"] * len(table.columns)
         grid.add_row(row.name, row.version or "", *cells, style="bold" if row.ours else None)
     console.print(grid)
-    for note in [*table.notes, *(f"{row.name}: {row.missing}" for row in table.rows if row.missing is not None)]:
+    for note in [
+        *table.notes,
+        *_unsteady(table),
+        *(f"{row.name}: {row.missing}" for row in table.rows if row.missing is not None),
+    ]:
         console.print(f"  {note}", highlight=False, markup=False)
     for goal in table.goals:
         word = {True: "[green]reached[/]", False: "[red]missed[/]", None: "[yellow]not known[/]"}[goal.reached]
         console.print(f"  goal {word}  {goal.asked}: {goal.by}", highlight=False)
     console.print()
+
+
+def _unsteady(table: Table) -> list[str]:
+    """The figures whose minimum is far from their median: one lucky round, not what the work costs."""
+    cells = [
+        f"{row.name} ({column})"
+        for row in table.rows
+        for column, figure in row.figures.items()
+        if figure.spread > UNSTEADY and table.ratios
+    ]
+    return [f"median more than {UNSTEADY:.0%} from the best, do not rely on: {', '.join(cells)}"] if cells else []
 
 
 def _cell(table: Table, row: Row, column: str) -> str:

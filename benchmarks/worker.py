@@ -55,7 +55,7 @@ class Stopwatch:
         self._cpu = time.process_time()
 
     def answer(self, units: float | None = None) -> Answer:
-        """The cost of a unit by now (``None`` where there was none); units are the events that came, unless they are given."""
+        """The cost of a unit by now (``None``: there was none). Units are the events that came, unless they are given."""
         cpu = time.process_time() - self._cpu
         counted = self._tally.events - self._events if units is None else units
         return {"us": cpu / counted * 1e6 if counted else None, "units": counted}

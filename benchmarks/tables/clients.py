@@ -48,8 +48,8 @@ def _orders(options: Options, at_once: int) -> dict[str, dict[str, Any]]:
 
     return {
         "unary": {"way": "unary", "at_once": at_once, "count": options.count(60, 2)},
-        "paced": spread("paced", options.count(100, 20), STEP),
-        "staggered": spread("staggered", options.count(100, 160), at_once * GAP),
+        "paced": spread("paced", options.count(100, 12), STEP),
+        "staggered": spread("staggered", options.count(100, 80), at_once * GAP),
         "burst": {"way": "burst", "at_once": at_once, "count": options.count(300, 20)},
     }
 
