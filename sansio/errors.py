@@ -290,23 +290,28 @@ class NetworkError(InferenceError):
     """The connection could not be made, was lost, or ended before the answer's proof of completeness.
 
     ``unprocessed``: the server has said that it did not look at the request (RFC 9113, section 8.7), so that even one that
-    must not be done twice may go again.
+    must not be done twice may go again. ``reset``: the server gave up this request alone (RST_STREAM), on a connection that
+    stands: that is an answer, and no keep-alive race.
     """
 
     kind = "network_error"
     retryable = True
     counts_as_circuit_failure = True
 
-    def __init__(self, message: str = "", *, unprocessed: bool = False, **context: Unpack[ErrorContext]) -> None:
+    def __init__(
+        self, message: str = "", *, unprocessed: bool = False, reset: bool = False, **context: Unpack[ErrorContext]
+    ) -> None:
         super().__init__(message, **context)
         self.unprocessed = unprocessed
+        self.reset = reset
 
     def _fields(self) -> dict[str, Any]:
-        return {"unprocessed": True} if self.unprocessed else {}
+        return {name: True for name in ("unprocessed", "reset") if getattr(self, name)}
 
     @classmethod
     def _from_fields(cls, message: str, fields: Mapping[str, Any], context: dict[str, Any]) -> InferenceError:
-        return cls(message, unprocessed=fields.get("unprocessed") is True, **context)
+        unprocessed, reset = fields.get("unprocessed") is True, fields.get("reset") is True
+        return cls(message, unprocessed=unprocessed, reset=reset, **context)
 
 
 class ServerError(InferenceError):

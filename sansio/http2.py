@@ -419,7 +419,7 @@ class Http2Connection:
             error = ProtocolError(f"the server wants HTTP/1.1 for this request; {_SWITCH_OFF}")
         else:
             unprocessed = code == _Code.REFUSED_STREAM and not stream.begun
-            error = NetworkError(f"the server reset the stream: {_name(code)}", unprocessed=unprocessed)
+            error = NetworkError(f"the server reset the stream: {_name(code)}", unprocessed=unprocessed, reset=True)
         self._end(stream, error, None)
 
     # ---- ends ----------------------------------------------------------------------------------------------------------

@@ -301,7 +301,7 @@ class RemoteWorker:
         assert outcome is not None
         error = outcome.error
         self._response_ended = self._response_ended or error is None
-        stale = self._reused and not self._answering and isinstance(error, NetworkError)
+        stale = self._reused and not self._answering and isinstance(error, NetworkError) and not error.reset
         self._posts.append(
             AttemptEnded(self.add.request_id, self._attempt, error, outcome.usage, exchange.sent, stale, head)
         )

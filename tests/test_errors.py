@@ -201,12 +201,14 @@ def test_an_unknown_kind_is_refused_with_the_known_ones(kind: object) -> None:
         InferenceError.from_dict({})
 
 
+@pytest.mark.parametrize("reset", [False, True])
 @pytest.mark.parametrize("unprocessed", [False, True])
-def test_that_the_server_did_not_look_at_a_request_survives(unprocessed: bool) -> None:
-    error = NetworkError("GOAWAY", unprocessed=unprocessed, provider="a")
+def test_that_the_server_did_not_look_at_a_request_survives(unprocessed: bool, reset: bool) -> None:
+    error = NetworkError("GOAWAY", unprocessed=unprocessed, reset=reset, provider="a")
     for twin in twins(error):
         assert isinstance(twin, NetworkError) and twin.unprocessed is unprocessed and twin.provider == "a"
-    assert ("unprocessed" in error.to_dict()) is unprocessed
+        assert twin.reset is reset
+    assert ("unprocessed" in error.to_dict(), "reset" in error.to_dict()) == (unprocessed, reset)
 
 
 def test_fields_of_a_later_version_are_ignored() -> None:

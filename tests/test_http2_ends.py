@@ -76,6 +76,7 @@ def test_a_stream_that_the_server_resets(
     error = events[-1]
     assert isinstance(error, InferenceError)
     assert getattr(error, "unprocessed", False) is unprocessed
+    assert getattr(error, "reset", False) is (kind == "network_error")
     assert error.retryable is retryable
     assert said in error.message
     assert (connection.open_streams, connection.usable) == (1, True)

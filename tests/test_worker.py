@@ -234,6 +234,15 @@ SCRIPTS: dict[str, Script] = {
         ("discard", nothing),
         ("post ended 2 network_error", nothing),  # a new one cannot have been given up meanwhile
     ],
+    "a server that gives a request up on a kept connection has answered it": [
+        ("post add", begin()),
+        ("connect", reused),
+        ("send", nothing),
+        ("receive", received(NetworkError("ENHANCE_YOUR_CALM", reset=True))),
+        ("discard", nothing),
+        ("post ended 1 network_error", over(NetworkError())),
+        ("raise network_error", nothing),
+    ],
     "a kept connection that breaks while the request goes out": [
         ("post add", begin()),
         ("connect", reused),
