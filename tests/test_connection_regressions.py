@@ -205,6 +205,9 @@ def test_on_asyncio_what_a_peer_does_not_read_waits_where_it_is_bounded() -> Non
         def write(self, data: bytes) -> None:
             self.written += data
 
+        def is_closing(self) -> bool:
+            return False
+
     async def main() -> None:
         transport: Any = Transport()
         client = asyncio_driver.client.HttpClient(pool=HTTP2)
@@ -519,3 +522,25 @@ def test_an_http2_connection_is_shared_when_its_server_has_said_how_many_it_take
             asyncio.run(on_asyncio())
         else:
             trio.run(on_trio)
+
+
+def test_what_is_said_on_a_lost_connection_goes_nowhere() -> None:
+    class Lost(asyncio.Transport):
+        def is_closing(self) -> bool:
+            return True
+
+        def write(self, data: Any) -> None:
+            raise AssertionError("asyncio logs a warning for this")
+
+        def abort(self) -> None:
+            """It is lost already."""
+
+    async def leave() -> None:
+        client = asyncio_driver.client.HttpClient(pool=HTTP2)
+        connection = asyncio_driver.client.Http2Streams(client, Lost(), asyncio_driver.client._Early())
+        line = client.line()
+        connection.begin(line)
+        connection.send(line, HttpRequest("GET", "http://127.0.0.1"))
+        connection.leave(line, keep=False)
+
+    asyncio.run(leave())

@@ -303,8 +303,11 @@ class Http2Streams(Connection):
                 line.wake()
 
     def _flush(self) -> None:
-        """Write what the machine has to say, and tell the pool how many streams there may be."""
-        if self._writable and (data := self._machine.outgoing()):
+        """Write what the machine has to say, and tell the pool how many streams there may be.
+
+        Not once the connection is lost: asyncio logs a warning for each write then, and every line that leaves has a word.
+        """
+        if self._writable and not self._transport.is_closing() and (data := self._machine.outgoing()):
             self._transport.write(data)
         streams = self._machine.capacity + self._machine.open_streams if self._machine.usable else 0
         if self._opener is not None:
