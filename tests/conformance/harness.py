@@ -161,18 +161,28 @@ NOT_THROUGH_NGINX: Mapping[str, tuple[str, str]] = {
 """What nginx keeps to itself, and over which HTTP (empty: over both). `test_nginx.py` shows what it does of itself."""
 
 
+ALL_WAYS = bool(os.environ.get("ALL_WAYS"))
+"""For the sake of time only some of the combinations are tried, unless this is set in the environment."""
+
+SOME_GENERAL = {("sync", "httpx", False), ("sync", "httpx2", True), ("asyncio", "httpx2", True), ("trio", "httpx", False)}
+"""The two general clients are the same code here, and nearly so on asyncio and on trio."""
+
 WAYS = [
     Way(driver, tls, transport)
     for transport in ("native", "http2", "httpx", "httpx2")
     for driver in ("sync", "asyncio", "trio")
     for tls in (False, True)
-    if os.environ.get("ALL_WAYS") or transport not in ("httpx", "httpx2") or tls is (transport == "httpx2")
+    if ALL_WAYS or transport not in ("httpx", "httpx2") or (driver, transport, tls) in SOME_GENERAL
 ]
-"""Every behaviour holds on each of these. For the sake of time, of the two general clients, which are the same code here,
-one is tried with TLS and the other without; with ``ALL_WAYS=1`` in the environment both are tried both ways."""
+"""Every behaviour holds on each of these."""
 
 if nginx.PROGRAM is not None:
-    WAYS += [Way(driver, True, f"nginx-{http}") for http in ("http1", "http2") for driver in ("sync", "asyncio", "trio")]
+    WAYS += [
+        Way(driver, True, f"nginx-{http}")
+        for http in ("http1", "http2")
+        for driver in ("sync", "asyncio", "trio")
+        if ALL_WAYS or http == "http2" or driver == "asyncio"
+    ]
 elif os.environ.get("CI"):
     raise RuntimeError(f"the drivers are to be tested through nginx too: {nginx.HOW_TO_INSTALL}")
 

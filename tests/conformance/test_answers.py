@@ -150,5 +150,7 @@ def test_a_kept_connection_that_breaks_under_the_next_request_does_not_fail_it(l
     with lab.engine() as engine:
         assert engine.stream("before").text == said("before")
         assert engine.stream("after").text == said("after")
-        assert engine.metrics.retries == {"stale_connection": 1}
-    assert lab.peer.connections_total == 2
+        # Over HTTP/2 only the stream is reset: the server is there, and has looked at the request.
+        reason = "network_error" if lab.way.shares_connections else "stale_connection"
+        assert engine.metrics.retries == {reason: 1}
+    assert lab.peer.connections_total == (1 if lab.way.shares_connections else 2)
