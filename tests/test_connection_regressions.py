@@ -299,6 +299,9 @@ def test_on_trio_a_line_whose_grant_was_of_no_use_waits_for_the_next() -> None:
         def is_fit(self) -> bool:
             return False
 
+        async def settles(self) -> bool:
+            return False
+
         def leave(self, line: Line, *, keep: bool) -> None: ...
 
     class Fit(Unfit):
@@ -325,6 +328,49 @@ def test_on_trio_a_line_whose_grant_was_of_no_use_waits_for_the_next() -> None:
             line.grant(Grant(Fit(), reused=True))
 
     trio.run(main)
+
+
+EVENTS = b'data: {"choices":[{"index":0,"delta":{"content":"hi"},"finish_reason":"stop"}]}\n\ndata: [DONE]\n\n'
+HEAD = b"HTTP/1.1 200 OK\r\ncontent-type: text/event-stream\r\ntransfer-encoding: chunked\r\n\r\n"
+ANSWER = HEAD + b"%x\r\n%b\r\n" % (len(EVENTS), EVENTS)
+"""A streamed answer but for the last chunk, which says that it is over."""
+
+
+@DRIVERS
+@pytest.mark.parametrize("late", [True, False], ids=["late", "never"])
+def test_a_connection_is_used_again_though_the_end_of_its_answer_comes_apart(
+    driver: Any, late: bool, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    connections: list[socket.socket] = []
+
+    def serve(connection: socket.socket) -> None:
+        connections.append(connection)
+        while connection.recv(65_536):
+            connection.sendall(ANSWER)
+            if late:
+                threading.Event().wait(0.05)
+                connection.sendall(b"0\r\n\r\n")
+
+    async def ask() -> list[str]:
+        async with driver.RemoteEngine(deployment(url)) as engine:
+            texts: list[str] = []
+            for _ in range(3):
+                async with engine.stream(batch()) as chunks:
+                    texts.append("".join([chunk.text_delta async for chunk in chunks]))
+            return texts
+
+    monkeypatch.setattr(driver.client, "TAIL_PATIENCE", GENEROUS if late else 0.01)
+    with serving(serve) as url:
+        if driver is sync_driver:
+            texts: list[str] = []
+            with driver.RemoteEngine(deployment(url)) as engine:
+                for _ in range(3):
+                    with engine.stream(batch()) as chunks:
+                        texts.append("".join(chunk.text_delta for chunk in chunks))
+        else:
+            texts = asyncio.run(ask()) if driver is asyncio_driver else trio.run(ask)
+        assert texts == ["hi"] * 3
+        assert len(connections) == (1 if late else 3)
 
 
 # ---- connections that are no longer what they were -----------------------------------------------------------------------

@@ -8,6 +8,7 @@ fills memory nor is mistaken for a stalled server.
 from __future__ import annotations
 
 import asyncio
+import contextlib
 import ssl
 from abc import ABC, abstractmethod
 from collections.abc import Callable
@@ -15,6 +16,7 @@ from typing import TYPE_CHECKING
 
 from drivers.front import PooledClient
 from drivers.front.choice import NATIVE, Choice, choose
+from drivers.front.pooled_client import TAIL_PATIENCE
 from sansio import (
     Grant,
     Http1Connection,
@@ -59,7 +61,7 @@ class Line:
             connection, self.reused = self._grant.connection, self._grant.reused
             if connection is None:
                 await self._dial(origin)
-            elif connection.is_fit():
+            elif connection.is_fit() or await connection.settles():
                 self._connection = connection
             else:
                 connection.leave(self, keep=False)
@@ -159,6 +161,10 @@ class Connection(asyncio.Protocol, ABC):
         self._lost, self._ended = exc, True
         self._client.lose(self)
 
+    async def settles(self) -> bool:
+        """Whether it is fit a moment later, where there is a reason to think so."""
+        return False
+
     @abstractmethod
     def begin(self, line: Line) -> None:
         """This line has dialled the connection, and is the first to use it."""
@@ -194,6 +200,7 @@ class Http1(Connection):
         self._buffer = [early.data] if early.data else []
         self._buffered_bytes = 0
         self._paused = False
+        self._settling: asyncio.Future[None] | None = None
 
     def begin(self, line: Line) -> None:
         """As above."""
@@ -203,6 +210,7 @@ class Http1(Connection):
         """asyncio: bytes came. Above the bound, ask for no more until these are taken."""
         if self._line is None:
             self._machine.receive(data)  # the tail of an answer that nobody waited for, or something unasked for
+            self._wake_settling()
             return
         self._buffer.append(data)
         self._buffered_bytes += len(data)
@@ -214,12 +222,27 @@ class Http1(Connection):
     def connection_lost(self, exc: Exception | None) -> None:
         """asyncio: as above."""
         super().connection_lost(exc)
+        self._wake_settling()
         if self._line is not None:
             self._line.wake()
 
     def is_fit(self) -> bool:
         """As above: the last answer came to its end, and nothing unasked for since."""
         return super().is_fit() and self._machine.reusable
+
+    async def settles(self) -> bool:
+        """As above: the last answer has not come to its end yet."""
+        with contextlib.suppress(TimeoutError):
+            async with asyncio.timeout(TAIL_PATIENCE):
+                while super().is_fit() and not self._machine.ended:
+                    self._settling = asyncio.get_running_loop().create_future()
+                    await self._settling
+        self._settling = None
+        return self.is_fit()
+
+    def _wake_settling(self) -> None:
+        if self._settling is not None and not self._settling.done():
+            self._settling.set_result(None)
 
     def send(self, line: Line, request: HttpRequest) -> None:
         """As above. What the socket does not take at once is kept by the transport, as the request is kept anyway."""

@@ -19,6 +19,7 @@ from typing import Generic, Protocol, TypedDict, TypeVar
 
 from drivers.credentials import fingerprints
 from sansio import (
+    AttemptEnded,
     Deployment,
     EngineMetrics,
     Event,
@@ -194,7 +195,8 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
 
     def _handle(self, event: Event) -> Todo[CallT]:
         todo = self._board.handle(event, self.now(), time.time())
-        self._arm(self._board.core.deadline())
+        ended = isinstance(event, AttemptEnded)  # its connection may idle from now on
+        self._arm(self._deadline() if ended else self._board.core.deadline())
         return todo
 
     def _step_away(self, call: CallT) -> Todo[CallT] | None:

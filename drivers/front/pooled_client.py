@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import ssl
 from abc import ABC, abstractmethod
-from collections.abc import Callable, Hashable, Iterator, Sequence
+from collections.abc import Callable, Generator, Hashable, Sequence
 from contextlib import contextmanager
 from typing import Any, Generic, ParamSpec, Protocol, TypeVar
 
@@ -43,6 +43,10 @@ class PooledLine(Hashable, Protocol[ConnectionT]):
 
 
 _NO_HTTP2 = "the server does not offer HTTP/2; if it speaks HTTP/1.1 only, switch HTTP/2 off for it"
+
+TAIL_PATIENCE = 0.05
+"""Seconds to wait, when an HTTP/1.1 connection is wanted again, for the last bytes of its last answer. A caller has its last
+token before the framing's end has come; some servers send that apart."""
 
 ALPN = {Http2.OFF: ["http/1.1"], Http2.OFFER: ["h2", "http/1.1"], Http2.ONLY: ["h2"]}
 """The protocols offered to a server, the best first (RFC 7301, RFC 9113 section 3.2)."""
@@ -112,7 +116,7 @@ class PooledClient(ABC, Generic[ConnectionT, LineT]):
         return agreed
 
     @contextmanager
-    def handshake(self) -> Iterator[None]:
+    def handshake(self) -> Generator[None]:
         """A TLS handshake. Raises `ProtocolError` where the server ends it because nothing on offer by ALPN suits it."""
         try:
             yield

@@ -22,7 +22,7 @@ from typing import TYPE_CHECKING, Any
 
 from drivers.front import PooledClient
 from drivers.front.choice import NATIVE, Choice, choose
-from drivers.front.pooled_client import Args, Result
+from drivers.front.pooled_client import TAIL_PATIENCE, Args, Result
 from sansio import Grant, Http1Connection, HttpEvent, HttpRequest, NetworkError, Origin, PoolConfig
 
 from .interrupts import SHIELD, Bell
@@ -179,16 +179,17 @@ class Http1(Connection):
     def is_fit(self) -> bool:
         """As above: still open, the last answer came to its end, and nothing unasked for since.
 
-        Reads without waiting, so that a response's last bytes that nobody waited for do not cost the connection.
+        Reads what came, and waits a moment for what is missing, so that a response's last bytes that nobody waited for do
+        not cost the connection.
         """
         try:
-            self._socket.settimeout(0.0)
             for _ in range(MAX_TAIL_READS):
+                self._socket.settimeout(0.0 if self._machine.ended else TAIL_PATIENCE)
                 if not (data := self._socket.recv(READ_BYTES)):
                     break
                 self._machine.receive(data)
             return False
-        except (BlockingIOError, ssl.SSLWantReadError):
+        except (BlockingIOError, ssl.SSLWantReadError, TimeoutError):
             self._socket.settimeout(None)
             return self._machine.reusable
         except OSError:

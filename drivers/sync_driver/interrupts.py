@@ -57,11 +57,15 @@ class InterruptShield:
         """The caller waits for something outside: let an interrupt through, also one that was held back."""
         return _Lowered(self)
 
-    def _let_through(self, depth: int | None) -> int | None:
-        """Let interrupts through at this depth, or (``None``) only outside of all. Returns what was let through before."""
-        before, self._open_at = self._open_at, depth
+    def open_up(self) -> int | None:
+        """Let interrupts through at the present depth. Returns what was let through before, for `shut`."""
+        before, self._open_at = self._open_at, self._depth
         self._raise_pending()
         return before
+
+    def shut(self, before: int | None) -> None:
+        """Let through what was let through before."""
+        self._open_at = before
 
     def _raise_pending(self) -> None:
         if self._pending and self._is_down:
@@ -90,11 +94,11 @@ class _Lowered:
 
     def __enter__(self) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._before = self._shield._let_through(self._shield._depth)
+            self._before = self._shield.open_up()
 
     def __exit__(self, *_: object) -> None:
         if threading.current_thread() is threading.main_thread():
-            self._shield._open_at = self._before
+            self._shield.shut(self._before)
 
 
 class Bell:

@@ -19,6 +19,7 @@ import trio
 
 from drivers.front import PooledClient
 from drivers.front.choice import NATIVE, Choice, choose
+from drivers.front.pooled_client import TAIL_PATIENCE
 from sansio import Grant, Http1Connection, Http2Connection, HttpEvent, HttpRequest, NetworkError, Origin, PoolConfig
 
 if TYPE_CHECKING:
@@ -55,7 +56,7 @@ class Line:
             connection, self.reused = self._grant.connection, self._grant.reused
             if connection is None:
                 await self._dial(origin)
-            elif connection.is_fit():
+            elif connection.is_fit() or await connection.settles():
                 self._connection = connection
             else:
                 connection.leave(self, keep=False)
@@ -141,6 +142,10 @@ class Connection(ABC):
     def interrupt(self) -> None:
         """Wake the line that waits for this socket, if one does so itself."""
 
+    async def settles(self) -> bool:
+        """Whether it is fit a moment later, where there is a reason to think so."""
+        return False
+
     @abstractmethod
     def is_fit(self) -> bool:
         """Whether another request may go over it now."""
@@ -189,6 +194,18 @@ class Http1(Connection):
             return self._machine.reusable
         except OSError:
             return False
+
+    async def settles(self) -> bool:
+        """As above: the last answer has not come to its end yet."""
+        try:
+            with trio.move_on_after(TAIL_PATIENCE):
+                while not self._machine.ended:
+                    if not (data := await when_ready(self._socket, partial(self._socket.recv, READ_BYTES))):
+                        return False
+                    self._machine.receive(data)
+        except OSError:
+            return False
+        return self.is_fit()
 
     async def send(self, line: Line, request: HttpRequest) -> None:
         """As above."""

@@ -131,8 +131,7 @@ OWN_CONNECTIONS = "nginx keeps the driver's connection when the provider ends it
 OWN_FRAMING = "nginx frames the body anew, and hangs up where the provider's framing breaks"
 HEAD_HELD_BACK = "nginx (1.22) writes a head into its TLS buffer, and sends it with what follows"
 UPSTREAM_HTTP1 = "nginx asks the provider over HTTP/1.1, which has no way to say so"
-TAIL_APART = "nginx sends a stream's last chunk by itself; a connection wanted again before that has come is given up"
-NOT_LOST = f"over HTTP/2, nginx ends the one stream and keeps the connection; over HTTP/1.1, {TAIL_APART}"
+NOT_LOST = "over HTTP/2, nginx ends the one stream and keeps the connection"
 READS_AHEAD = "the sockets between nginx and the provider hold some MiB"
 
 NOT_THROUGH_NGINX: Mapping[str, tuple[str, str]] = {
@@ -147,16 +146,9 @@ NOT_THROUGH_NGINX: Mapping[str, tuple[str, str]] = {
     "test_what_the_server_never_looked_at_goes_again_even_if_it_must_not_be_done_twice": (UPSTREAM_HTTP1, "http2"),
     "test_requests_before_a_goaway_go_on_to_their_end_and_new_ones_go_elsewhere": (UPSTREAM_HTTP1, "http2"),
     "test_a_caller_that_pauses_stops_its_own_answer_and_no_other": (READS_AHEAD, "http2"),
-    "test_a_kept_connection_that_breaks_under_the_next_request_does_not_fail_it": (NOT_LOST, ""),
-    "test_a_request_that_meets_a_connection_just_given_up_goes_again_at_once": (NOT_LOST, ""),
-    "test_the_second_loss_in_a_row_is_an_ordinary_failure": (NOT_LOST, ""),
-    "test_a_connection_is_used_again": (TAIL_APART, "http1"),
-    "test_no_more_connections_than_requests_at_once": (TAIL_APART, "http1"),
-    "test_a_connection_in_use_is_not_idle": (TAIL_APART, "http1"),
-    "test_there_are_never_more_connections_than_allowed": (TAIL_APART, "http1"),
-    "test_who_waits_for_a_connection_gets_it_in_the_order_of_asking": (TAIL_APART, "http1"),
-    "test_called_off_while_waiting_for_a_connection": (TAIL_APART, "http1"),
-    "test_waiting_for_a_connection_is_a_part_of_connecting": (TAIL_APART, "http1"),
+    "test_a_kept_connection_that_breaks_under_the_next_request_does_not_fail_it": (NOT_LOST, "http2"),
+    "test_a_request_that_meets_a_connection_just_given_up_goes_again_at_once": (NOT_LOST, "http2"),
+    "test_the_second_loss_in_a_row_is_an_ordinary_failure": (NOT_LOST, "http2"),
 }
 """What nginx keeps to itself, and over which HTTP (empty: over both). `test_nginx.py` shows what it does of itself."""
 
