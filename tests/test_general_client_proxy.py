@@ -21,7 +21,7 @@ from drivers.asyncio_driver import general as on_asyncio
 from drivers.front.choice import Choice, choose
 from drivers.sync_driver import general as with_threads
 from drivers.trio_driver import general as on_trio
-from sansio import NetworkError
+from sansio import NetworkError, PoolConfig
 from sansio.http import parse_origin
 from sansio.simulation import StallAfterChunks
 
@@ -89,12 +89,12 @@ class ProxiedWay(Way):
     endpoints: list[str] = field(default_factory=list[str])
     choices: list[Choice] = field(default_factory=list[Choice])
 
-    def client(self, trusting: ssl.SSLContext) -> Any:
+    def client(self, trusting: ssl.SSLContext, pool: PoolConfig | None = None) -> Any:
         choice = choose(None, [parse_origin(endpoint) for endpoint in self.endpoints])
         self.choices.append(choice)
         if choice.name == "native":
-            return self.module.build_client(ssl_context=trusting)
-        return BUILDERS[self.driver].general_client(choice, trusting, None)
+            return self.module.build_client(ssl_context=trusting, pool=pool)
+        return BUILDERS[self.driver].general_client(choice, trusting, pool)
 
 
 @pytest.fixture(scope="module")

@@ -146,6 +146,7 @@ NOT_THROUGH_NGINX: Mapping[str, tuple[str, str]] = {
     "test_what_the_server_never_looked_at_goes_again_even_if_it_must_not_be_done_twice": (UPSTREAM_HTTP1, "http2"),
     "test_requests_before_a_goaway_go_on_to_their_end_and_new_ones_go_elsewhere": (UPSTREAM_HTTP1, "http2"),
     "test_a_caller_that_pauses_stops_its_own_answer_and_no_other": (READS_AHEAD, "http2"),
+    "test_a_caller_that_pauses_stops_the_server_instead_of_filling_memory": (READS_AHEAD, ""),
     "test_a_kept_connection_that_breaks_under_the_next_request_does_not_fail_it": (NOT_LOST, "http2"),
     "test_a_request_that_meets_a_connection_just_given_up_goes_again_at_once": (NOT_LOST, "http2"),
     "test_the_second_loss_in_a_row_is_an_ordinary_failure": (NOT_LOST, "http2"),
@@ -185,8 +186,8 @@ class Tls:
 
     server: ssl.SSLContext
     client: ssl.SSLContext
-    certificate: Path
-    """The server's key and certificate, for nginx."""
+    certificate: Path = Path()
+    """The server's key and certificate, where nginx needs them."""
 
 
 # ---- waiting and telling ---------------------------------------------------------------------------------------------
