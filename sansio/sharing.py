@@ -56,11 +56,8 @@ def build_roster(config: RemoteEngineConfig, fingerprints: Mapping[str, str], rn
         codec = deployment.codec()
         settings = deployment.config
         serving = deployment.served
-        group_key, circuit_key, key = (
-            _limiter_key(deployment, fingerprints),
-            _circuit_key(deployment),
-            _key(deployment, fingerprints),
-        )
+        group_key = _limiter_key(deployment, fingerprints)
+        circuit_key, key = _circuit_key(deployment), _key(deployment, fingerprints)
         group = groups.get(group_key)
         if group is None:
             group = groups[group_key] = Group(len(roster.groups), RateLimiter(limits[group_key]))
