@@ -10,7 +10,7 @@ at a time, so that what came before a malformed one is kept. Three kinds of fram
 - SETTINGS, of which h2 would keep whatever a peer makes up.
 
 A stream's failure is its own (RST_STREAM); what breaks the framing or the compression breaks the connection (GOAWAY), and so
-does what h2 judges by itself: a content-length that is no number, trailers or an informational head that end a stream wrongly.
+does what h2 judges by itself: a content-length that is no number, trailers or an informational head that end a stream.
 """
 
 from __future__ import annotations
