@@ -22,7 +22,7 @@ import uvicorn
 
 from drivers.mock_provider import serve_in_thread
 from sansio.simulation import FaultScript, MockProvider, expected_text
-from sansio.simulation.faults import (
+from sansio.simulation.provider.faults import (
     Break,
     Fault,
     NeverRespond,

@@ -10,9 +10,9 @@ from hypothesis import given
 from hypothesis import strategies as st
 
 from sansio.simulation import Ask, OpenAiChat, Refusal, count_tokens, expected_text, prompt_id
-from sansio.simulation.answers import MAX_OUTPUT_TOKENS, Choice, compose
-from sansio.simulation.http_date import DateForm, http_date
-from sansio.simulation.openai_chat import go_duration
+from sansio.simulation.provider.answers import MAX_OUTPUT_TOKENS, Choice, compose
+from sansio.simulation.provider.http_date import DateForm, http_date
+from sansio.simulation.provider.openai_chat import go_duration
 
 
 def one(prompt: str, **fields: Any) -> Choice:

@@ -22,7 +22,7 @@ from sansio.simulation import (
     Status,
     Throttle,
 )
-from sansio.simulation.fault_script import fault_name
+from sansio.simulation.provider.fault_script import fault_name
 
 A, B, C = Status(500), Status(501), Status(502)
 

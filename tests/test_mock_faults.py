@@ -40,8 +40,8 @@ from sansio.simulation import (
     WrongContentType,
     expected_text,
 )
-from sansio.simulation.faults import GARBAGE
-from sansio.simulation.response_plan import Data, End, Head, Kind, Part, until_chunk
+from sansio.simulation.provider.faults import GARBAGE
+from sansio.simulation.provider.response_plan import Data, End, Head, Kind, Part, until_chunk
 
 TOKENS = 5
 WHOLE = expected_text("hello", TOKENS)

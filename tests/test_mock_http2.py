@@ -28,8 +28,8 @@ from sansio.simulation import (
     SlowTokens,
     expected_text,
 )
-from sansio.simulation.mock_exchange import HTTP2_PREFACE, MAX_BODY_BYTES
-from sansio.simulation.response_plan import Data, Hangup, Head, Kind, Parts, Pause, Raw
+from sansio.simulation.provider.mock_exchange import HTTP2_PREFACE, MAX_BODY_BYTES
+from sansio.simulation.provider.response_plan import Data, Hangup, Head, Kind, Parts, Pause, Raw
 
 TOKENS = 5
 WHOLE = expected_text("hello", TOKENS)
@@ -475,7 +475,7 @@ def test_until_it_is_known_nothing_is_said() -> None:
 
 
 def test_without_the_library_it_is_http_1_only(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setitem(sys.modules, "sansio.simulation.mock_http2", None)
+    monkeypatch.setitem(sys.modules, "sansio.simulation.provider.mock_http2", None)
     provider = MockProvider()
     assert play(provider.connection(), HTTP2_PREFACE).data.startswith(b"HTTP/1.1 4")
     assert ask(provider).complete

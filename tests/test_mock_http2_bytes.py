@@ -27,7 +27,7 @@ from sansio.simulation import (
     Send,
     expected_text,
 )
-from sansio.simulation.mock_exchange import HTTP2_PREFACE
+from sansio.simulation.provider.mock_exchange import HTTP2_PREFACE
 
 TOKENS = 5
 WHOLE = expected_text("hello", TOKENS)

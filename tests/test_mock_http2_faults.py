@@ -34,8 +34,8 @@ from sansio.simulation import (
     Status,
     expected_text,
 )
-from sansio.simulation.faults import FAULTS, GARBAGE
-from sansio.simulation.response_plan import Parts, Pause
+from sansio.simulation.provider.faults import FAULTS, GARBAGE
+from sansio.simulation.provider.response_plan import Parts, Pause
 
 TOKENS = 5
 WHOLE = expected_text("hello", TOKENS)

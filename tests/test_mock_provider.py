@@ -23,7 +23,7 @@ from sansio.simulation import (
     Truncate,
     expected_text,
 )
-from sansio.simulation.mock_exchange import MAX_BODY_BYTES
+from sansio.simulation.provider.mock_exchange import MAX_BODY_BYTES
 
 KEYS = {"test-key"}
 

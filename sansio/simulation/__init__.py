@@ -1,8 +1,8 @@
 """A simulated world for tests: so far, a provider that answers, throttles and misbehaves as it is told."""
 
-from .answers import Answer, Choice, count_tokens, expected_text, prompt_id
-from .fault_script import FaultScript
-from .faults import (
+from .provider.answers import Answer, Choice, count_tokens, expected_text, prompt_id
+from .provider.fault_script import FaultScript
+from .provider.faults import (
     FAULTS,
     FOREVER,
     Break,
@@ -31,12 +31,12 @@ from .faults import (
     Truncate,
     WrongContentType,
 )
-from .formats import Ask, Format, Refusal, Stamp
-from .mock_connection import Alpn, MockConnection
-from .mock_exchange import Action, Close, Reset, Send
-from .mock_provider import MockProvider, Outcome, RequestRecord
-from .openai_chat import OpenAiChat
-from .provider_limiter import LimitRefusal, LimitView, ProviderLimiter, ProviderLimits
+from .provider.formats import Ask, Format, Refusal, Stamp
+from .provider.mock_connection import Alpn, MockConnection
+from .provider.mock_exchange import Action, Close, Reset, Send
+from .provider.mock_provider import MockProvider, Outcome, RequestRecord
+from .provider.openai_chat import OpenAiChat
+from .provider.provider_limiter import LimitRefusal, LimitView, ProviderLimiter, ProviderLimits
 
 __all__ = [
     "FAULTS",

@@ -52,8 +52,8 @@ from sansio import (
     Tokens,
 )
 from sansio.simulation import Fault, FaultScript, MockProvider
-from sansio.simulation.answers import expected_text
-from sansio.simulation.mock_provider import RequestRecord
+from sansio.simulation.provider.answers import expected_text
+from sansio.simulation.provider.mock_provider import RequestRecord
 
 T = TypeVar("T")
 

@@ -7,8 +7,8 @@ from dataclasses import dataclass, field
 
 from sansio import Credential, Secret
 from sansio.simulation import Fault
-from sansio.simulation.faults import Scene
-from sansio.simulation.response_plan import Data, End, Hangup, Kind, Parts, Pause, until_chunk
+from sansio.simulation.provider.faults import Scene
+from sansio.simulation.provider.response_plan import Data, End, Hangup, Kind, Parts, Pause, until_chunk
 
 OLD, NEW = "sk-old-0123456789abcdef0123", "sk-new-0123456789abcdef0123"
 """What a `Vault` may give out, one after the other."""
