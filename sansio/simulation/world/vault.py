@@ -1,0 +1,63 @@
+"""Where credentials come from, in a world: keys by host, handed out after a moment, and sometimes not at all."""
+
+from __future__ import annotations
+
+from collections.abc import Callable
+from random import Random
+
+from ...errors import InferenceError, NetworkError
+from ...secret import Credential
+from .clock import VirtualClock
+
+Report = Callable[[Credential | InferenceError], None]
+"""Who waits for a credential."""
+
+
+class Vault:
+    """The keys of every host. ``on_hand_out`` is told of each credential, before it is handed out.
+
+    delay: seconds it takes, at least; up to as many more are drawn.
+    """
+
+    __slots__ = ("_clock", "_delay", "_down", "_keys", "_lifetimes", "_rng", "handed_out")
+
+    def __init__(self, clock: VirtualClock, rng: Random, *, delay: float = 0.05) -> None:
+        self._clock = clock
+        self._rng = rng
+        self._delay = delay
+        self._keys: dict[str, str] = {}
+        self._lifetimes: dict[str, float | None] = {}
+        self._down: dict[str, bool] = {}
+        self.handed_out: list[Credential] = []
+        """Every credential that ever left, in order."""
+
+    def store(self, host: str, key: str, lifetime: float | None = None) -> None:
+        """From now on this is the key of ``host``. lifetime: seconds of wall clock for which what is handed out is good."""
+        self._keys[host] = key
+        self._lifetimes[host] = lifetime
+
+    def break_down(self, host: str, *, silent: bool) -> None:
+        """It answers with errors, or (``silent``) not at all, where ``host``'s key is asked for."""
+        self._down[host] = silent
+
+    def repair(self, host: str) -> None:
+        """It answers again. Who was not answered is not answered now."""
+        self._down.pop(host, None)
+
+    def fetch(self, host: str, wall_ahead: float, report: Report) -> None:
+        """Ask for the key of ``host``. ``wall_ahead``: how far the asking engine's wall clock is ahead of the world's, so
+        that what it is told of the expiry is in its own time."""
+        self._clock.call_later(self._delay * (1.0 + self._rng.random()), lambda: self._answer(host, wall_ahead, report))
+
+    def _answer(self, host: str, wall_ahead: float, report: Report) -> None:
+        silent = self._down.get(host)
+        if silent:
+            return
+        if silent is not None:
+            report(NetworkError("the vault cannot be reached"))
+            return
+        lifetime = self._lifetimes[host]
+        expires_at = None if lifetime is None else self._clock.unix_now + wall_ahead + lifetime
+        credential = Credential(self._keys[host], expires_at)
+        self.handed_out.append(credential)
+        report(credential)
