@@ -20,7 +20,7 @@ _STALE_KEPT: Final = 64
 
 
 class Timer:
-    """Something that is going to happen, unless it is cancelled. ``action`` is ``None`` once it has happened, or will not."""
+    """Something that is going to happen, unless it is cancelled. ``action`` is ``None`` once it has, or will not."""
 
     __slots__ = ("_clock", "action", "when")
 

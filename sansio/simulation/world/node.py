@@ -15,7 +15,7 @@ from ...batch import ExecuteBatch, Message, TokenChunk, TokenUsage
 from ...deployment import RemoteEngineConfig
 from ...errors import InferenceError
 from ...events import Close, Drain, Event, RefreshSession, SessionReport, Tick
-from ...http import parse_origin
+from ...http import HttpRequest, parse_origin
 from ...secret import Credential
 from ..judge.observed_core import ObservedCore
 from .clock import Timer, VirtualClock, chance
@@ -54,7 +54,11 @@ class Call:
 
 
 class CallObserver(Protocol):
-    """Somebody who hears what callers see."""
+    """Somebody who hears what goes out, and what callers see."""
+
+    def sent(self, call: Call, key: str | None, now: float, unix_now: float) -> None:
+        """A request went out, with this key, at these times of its node."""
+        ...
 
     def delivered(self, call: Call, chunk: TokenChunk) -> None:
         """A chunk was handed to its caller."""
@@ -129,6 +133,14 @@ class Node(ABC):
         self._requests += 1
         call = self.calls[self._requests] = Call(caller, self._requests, self.clock.now)
         return call
+
+    def sending(self, call: Call, request: HttpRequest) -> str | None:
+        """A request goes out. Returns the key it carries."""
+        scheme, _, key = dict(request.headers).get("authorization", "").partition(" ")
+        carried = key if scheme.lower() == "bearer" else None
+        for watcher in self.watchers:
+            watcher.sent(call, carried, self.now(), self.unix_now())
+        return carried
 
     def hand_over(self, call: Call, chunk: TokenChunk) -> None:
         """A caller is handed a chunk."""

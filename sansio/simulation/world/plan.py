@@ -56,9 +56,9 @@ class Conditions:
     """How the network is. Each connection draws for itself.
 
     latency: seconds one way, at least; jitter: up to so many more, anew for each piece. refused: how likely a dial is
-    refused. lost: how likely nothing is ever heard of a dial. reset: how likely a connection is reset, at some byte drawn between 0
-    and ``reset_within`` of what the server sends. stalled: how likely a connection falls silent at such a byte, for
-    ``stall_seconds``. piece_bytes: the most bytes that arrive at once; pieces are cut at random.
+    refused. lost: how likely nothing is ever heard of a dial. reset: how likely a connection is reset, at some byte drawn
+    between 0 and ``reset_within`` of what the server sends. stalled: how likely a connection falls silent at such a byte,
+    for ``stall_seconds``. piece_bytes: the most bytes that arrive at once; pieces are cut at random.
     """
 
     latency: float = 0.02
