@@ -8,6 +8,7 @@ engine only ever sees the node's.
 from __future__ import annotations
 
 from abc import ABC, abstractmethod
+from collections.abc import Mapping
 from dataclasses import dataclass, field
 from typing import Protocol
 
@@ -15,12 +16,12 @@ from ...batch import ExecuteBatch, Message, TokenChunk, TokenUsage
 from ...deployment import RemoteEngineConfig
 from ...errors import InferenceError
 from ...events import Close, Drain, Event, RefreshSession, SessionReport, Tick
-from ...http import HttpRequest, parse_origin
+from ...http import HttpRequest
 from ...secret import Credential
 from ..judge.observed_core import ObservedCore
 from .clock import Timer, VirtualClock, chance
 from .plan import CallerPlan
-from .vault import Vault
+from .vault import Vault, place_of
 
 
 @dataclass(slots=True, eq=False)
@@ -70,13 +71,23 @@ class CallObserver(Protocol):
 
 
 class Node(ABC):
-    """One engine in a world. ``ahead`` and ``wall_ahead``: by how much its clocks are ahead of the world's."""
+    """One engine in a world. ``ahead`` and ``wall_ahead``: by how much its clocks are ahead of the world's.
+
+    fingerprints: of the deployments' keys, as far as they are known at the start (as for `RemoteEngineCore`).
+    """
 
     def __init__(
-        self, clock: VirtualClock, config: RemoteEngineConfig, *, seed: int, vault: Vault, name: str = "node"
+        self,
+        clock: VirtualClock,
+        config: RemoteEngineConfig,
+        *,
+        seed: int,
+        vault: Vault,
+        fingerprints: Mapping[str, str] | None = None,
+        name: str = "node",
     ) -> None:
         self.clock = clock
-        self.core = ObservedCore(config, rng=chance(seed, name, "engine"))
+        self.core = ObservedCore(config, rng=chance(seed, name, "engine"), fingerprints=fingerprints)
         self.ahead = 0.0
         self.wall_ahead = 0.0
         self.drained = False
@@ -86,7 +97,7 @@ class Node(ABC):
         self._vault = vault
         self._timer: Timer | None = None
         self._requests = 0
-        self._hosts = [_host(slot.lanes[0].deployment.codec().endpoint) for slot in self.core.roster.sessions]
+        self._places = [place_of(slot.lanes[0].deployment) for slot in self.core.roster.sessions]
 
     # ---- its clocks -------------------------------------------------------------------------------------------------
 
@@ -161,7 +172,7 @@ class Node(ABC):
         def report(result: Credential | InferenceError) -> None:
             self.tell(SessionReport(order.session, order.refresh_id, result))
 
-        self._vault.fetch(self._hosts[order.session], self.wall_ahead, report)
+        self._vault.fetch(self._places[order.session], self.wall_ahead, report)
 
     def due_at(self) -> float | None:
         """When something comes due, by the node's clock."""
@@ -192,7 +203,3 @@ def batch_of(caller: CallerPlan) -> ExecuteBatch:
     """What a caller sends."""
     limit = caller.output_tokens if caller.limits_output else None
     return ExecuteBatch(messages=[Message(role="user", content=caller.said)], max_output_tokens=limit)
-
-
-def _host(endpoint: str) -> str:
-    return parse_origin(endpoint).host

@@ -1,11 +1,16 @@
-"""Where credentials come from, in a world: keys by host, handed out after a moment, and sometimes not at all."""
+"""Where credentials come from, in a world: handed out after a moment, and sometimes not at all.
+
+A *place* is where a key is kept: a host and the reference that a deployment has to its secret (`place_of`).
+"""
 
 from __future__ import annotations
 
 from collections.abc import Callable
 from random import Random
 
+from ...deployment import Deployment
 from ...errors import InferenceError, NetworkError
+from ...http import parse_origin
 from ...secret import Credential
 from .clock import VirtualClock
 
@@ -14,7 +19,7 @@ Report = Callable[[Credential | InferenceError], None]
 
 
 class Vault:
-    """The keys of every host. ``on_hand_out`` is told of each credential, before it is handed out.
+    """The keys of every place. ``on_hand_out`` is told of each credential, before it is handed out.
 
     delay: seconds it takes, at least; up to as many more are drawn.
     """
@@ -31,33 +36,39 @@ class Vault:
         self.handed_out: list[Credential] = []
         """Every credential that ever left, in order."""
 
-    def store(self, host: str, key: str, lifetime: float | None = None) -> None:
-        """From now on this is the key of ``host``. lifetime: seconds of wall clock for which what is handed out is good."""
-        self._keys[host] = key
-        self._lifetimes[host] = lifetime
+    def store(self, place: str, key: str, lifetime: float | None = None) -> None:
+        """From now on this is the key there. lifetime: seconds of wall clock for which what is handed out is good."""
+        self._keys[place] = key
+        self._lifetimes[place] = lifetime
 
-    def break_down(self, host: str, *, silent: bool) -> None:
-        """It answers with errors, or (``silent``) not at all, where ``host``'s key is asked for."""
-        self._down[host] = silent
+    def break_down(self, place: str, *, silent: bool) -> None:
+        """It answers with errors, or (``silent``) not at all, where this key is asked for."""
+        self._down[place] = silent
 
-    def repair(self, host: str) -> None:
+    def repair(self, place: str) -> None:
         """It answers again. Who was not answered is not answered now."""
-        self._down.pop(host, None)
+        self._down.pop(place, None)
 
-    def fetch(self, host: str, wall_ahead: float, report: Report) -> None:
-        """Ask for the key of ``host``. ``wall_ahead``: how far the asking engine's wall clock is ahead of the world's, so
+    def fetch(self, place: str, wall_ahead: float, report: Report) -> None:
+        """Ask for the key of a place. ``wall_ahead``: how far the asking engine's wall clock is ahead of the world's, so
         that what it is told of the expiry is in its own time."""
-        self._clock.call_later(self._delay * (1.0 + self._rng.random()), lambda: self._answer(host, wall_ahead, report))
+        self._clock.call_later(self._delay * (1.0 + self._rng.random()), lambda: self._answer(place, wall_ahead, report))
 
-    def _answer(self, host: str, wall_ahead: float, report: Report) -> None:
-        silent = self._down.get(host)
+    def _answer(self, place: str, wall_ahead: float, report: Report) -> None:
+        silent = self._down.get(place)
         if silent:
             return
         if silent is not None:
             report(NetworkError("the vault cannot be reached"))
             return
-        lifetime = self._lifetimes[host]
+        lifetime = self._lifetimes[place]
         expires_at = None if lifetime is None else self._clock.unix_now + wall_ahead + lifetime
-        credential = Credential(self._keys[host], expires_at)
+        credential = Credential(self._keys[place], expires_at)
         self.handed_out.append(credential)
         report(credential)
+
+
+def place_of(deployment: Deployment) -> str:
+    """Where the key of a deployment is kept."""
+    secret = deployment.config.secret
+    return f"{parse_origin(deployment.codec().endpoint).host} {'' if secret is None else secret.reference}"
