@@ -1,0 +1,296 @@
+"""`World`: an engine with its deployments, their providers, and everything between them, in virtual time.
+
+    caller ─▶ node (the engine that ships) ─▶ network ─▶ provider (the mock provider's own machine)
+                 │  ▲                            ▲            ▲
+               judge vault                    weather ────────┘
+
+Nothing happens by itself: whoever holds the world moves its clock, and everything that is due happens on the way. The same
+seed and the same actions give the same world, to the byte.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Mapping, Sequence
+from dataclasses import replace
+from typing import TYPE_CHECKING, assert_never
+
+from ...connection_pool import Http2, PoolConfig
+from ...deployment import Deployment, RemoteEngineConfig
+from ...events import CircuitAction, OverrideCircuit, RebuildSession
+from ...http import parse_origin
+from ...secret import Credential
+from ..judge.judge import Judge
+from ..judge.observed_core import Observer
+from ..provider.mock_provider import MockProvider
+from .clock import VirtualClock, chance
+from .network import Network
+from .node import Call, Node
+from .plan import (
+    BadNetwork,
+    CallerPlan,
+    ClockJump,
+    Conditions,
+    Disturbance,
+    DrainNow,
+    Faults,
+    HostPlan,
+    Level,
+    Operate,
+    Plan,
+    RotateKey,
+    VaultDown,
+)
+from .request_node import RequestNode
+from .request_provider import RequestProvider
+from .vault import Vault, place_of
+from .weather import Weather, WeatherScript
+from .wire import WireClient
+from .wire_node import WireNode
+
+if TYPE_CHECKING:
+    from .sync_engine import SimulatedEngine
+
+_FARTHEST_START = 1e6
+"""How far an engine's monotonic clock may be from the world's at the beginning of a planned run: code that mixes two clocks
+does not get away with it."""
+
+
+class World:
+    """One engine and all it has to do with.
+
+    deployments: as for a driver's engine. Secrets are not read: the vault makes a key up for each. seed: of every chance in
+    this world. level: down to the bytes, or requests and answers only. hosts: how the providers are, where not as
+    `HostPlan` has it. provider: of the only host, or by host: mock providers that you have built. conditions: the network's.
+    pool: the client's connections. judged: whether every step is held to the invariants.
+
+    Raises `ValueError` for what cannot be: a host that no deployment names, a provider at level "requests".
+    """
+
+    def __init__(
+        self,
+        deployments: RemoteEngineConfig | Deployment | Sequence[Deployment],
+        *,
+        seed: int = 0,
+        level: Level = "bytes",
+        hosts: Sequence[HostPlan] = (),
+        provider: MockProvider | Mapping[str, MockProvider] | None = None,
+        conditions: Conditions | None = None,
+        pool: PoolConfig | None = None,
+        judged: bool = True,
+    ) -> None:
+        self.seed = seed
+        self.config = RemoteEngineConfig.of(deployments)
+        self.clock = VirtualClock()
+        self.vault = Vault(self.clock, chance(seed, "vault"))
+        self._places = _places(self.config)
+        self._rotations: dict[str, int] = dict.fromkeys(self._places, 0)
+        self.hosts = _host_plans(hosts, list(self._places))
+        self.weather = {host: Weather(chance(seed, "weather", host), conditions or Conditions()) for host in self._places}
+        self.providers: dict[str, MockProvider | RequestProvider] = {}
+        self.network: Network | None = None
+        self.client: WireClient | None = None
+        for host in self._places:
+            self._store_keys(host)
+        given = _given(provider, list(self._places))
+        if level == "bytes":
+            self.node: Node = self._wire_node(given, pool)
+        elif given:
+            raise ValueError('provider: a world of level "requests" has providers of its own')
+        else:
+            self.node = self._request_node()
+        self.judge: Judge | None = None
+        if judged:
+            self.judge = Judge(self.node.core, lambda: [credential.reveal() for credential in self.vault.handed_out])
+            self.node.core.observers = (self.judge,)
+            self.node.watchers = (self.judge,)
+
+    @classmethod
+    def of(cls, plan: Plan) -> World:
+        """The world a plan describes. Its callers and disturbances are not scheduled yet."""
+        world = cls(plan.deployments, seed=plan.seed, level=plan.level, hosts=plan.hosts, conditions=plan.conditions)
+        world.node.jump(chance(plan.seed, "start").uniform(0.0, _FARTHEST_START), 0.0)
+        return world
+
+    @property
+    def provider(self) -> MockProvider:
+        """The only host's mock provider. Raises `ValueError` where there are several, and at level "requests"."""
+        found = list(self.providers.values())
+        if len(found) > 1:
+            raise ValueError(f"provider: there are several, take one of providers[{', '.join(map(repr, self.providers))}]")
+        if not isinstance(found[0], MockProvider):
+            raise ValueError('provider: a world of level "requests" has no MockProvider; take providers[host]')
+        return found[0]
+
+    # ---- what happens -------------------------------------------------------------------------------------------------
+
+    def watch(self, observer: Observer) -> None:
+        """Somebody else is told of every step of the engine, after the judge."""
+        self.node.core.observers = (*self.node.core.observers, observer)
+
+    def call(self, caller: CallerPlan) -> None:
+        """Somebody is going to ask, ``caller.at`` seconds from now."""
+        self.clock.call_later(caller.at, lambda: self._submit(caller))
+
+    def disturb(self, disturbance: Disturbance) -> None:
+        """Something is going to go wrong, ``disturbance.at`` seconds from now."""
+        self.clock.call_later(disturbance.at, lambda: self._begin(disturbance))
+
+    def heal(self) -> None:
+        """Nothing goes wrong any more: fine weather, a vault that answers, with the keys that are good now."""
+        for host, weather in self.weather.items():
+            weather.clear()
+            for place in self._places[host]:
+                self.vault.repair(place)
+            self._store_keys(host)
+
+    def run(self, seconds: float | None = None) -> None:
+        """Let everything happen: for so many seconds or, without, until nobody waits for an answer any more.
+
+        Raises `RuntimeError` if somebody waits and nothing is going to happen.
+        """
+        if seconds is not None:
+            self.clock.advance(seconds)
+            return
+        while self.node.calls:
+            if not self.clock.step():
+                raise RuntimeError("somebody waits for an answer, and nothing is going to happen any more")
+
+    def engine(self) -> SimulatedEngine:
+        """The engine for code that blocks: with the names of the blocking driver's, in virtual time."""
+        from .sync_engine import SimulatedEngine  # here, because it is built upon this file
+
+        return SimulatedEngine(self)
+
+    # ---- inside -------------------------------------------------------------------------------------------------------
+
+    def _submit(self, caller: CallerPlan) -> None:
+        call = self.node.submit(caller)
+        if caller.leaves_after is not None and not call.ended:
+            self.clock.call_later(caller.leaves_after, lambda: self._leave(call))
+
+    def _leave(self, call: Call) -> None:
+        if not call.ended:
+            self.node.leave(call)
+
+    def _begin(self, disturbance: Disturbance) -> None:
+        match disturbance:
+            case Faults() | BadNetwork():
+                weather = self.weather[disturbance.host]
+                weather.begin(disturbance)
+                self.clock.call_later(disturbance.seconds, lambda: weather.end(disturbance))
+            case RotateKey():
+                self._rotate(disturbance)
+            case VaultDown():
+                for place in self._places[disturbance.host]:
+                    self.vault.break_down(place, silent=disturbance.silent)
+                self.clock.call_later(disturbance.seconds, lambda: self._repair(disturbance.host))
+            case ClockJump():
+                self.node.jump(disturbance.monotonic, disturbance.wall)
+            case Operate():
+                self._operate(disturbance)
+            case DrainNow():
+                self.node.drain()
+            case _:
+                assert_never(disturbance)
+
+    def _operate(self, order: Operate) -> None:
+        if order.action == "rebuild":
+            self.node.tell(RebuildSession(order.deployment))
+        else:
+            seconds = order.seconds if order.action == "open" else None
+            self.node.tell(OverrideCircuit(order.deployment, CircuitAction(order.action), seconds))
+
+    def _rotate(self, rotation: RotateKey) -> None:
+        host = rotation.host
+        self._rotations[host] += 1
+        self.providers[host].rotate_keys(self._keys(host))
+        self.clock.call_later(rotation.vault_lag, lambda: self._store_keys(host))
+
+    def _repair(self, host: str) -> None:
+        for place in self._places[host]:
+            self.vault.repair(place)
+
+    def _keys(self, host: str) -> list[str]:
+        """The keys that are good now, one for each place."""
+        return [f"sk-simulated-{host}-{at}-{self._rotations[host]}" for at in range(len(self._places[host]))]
+
+    def _store_keys(self, host: str) -> None:
+        for place, key in zip(self._places[host], self._keys(host), strict=True):
+            self.vault.store(place, key, self.hosts[host].key_lifetime)
+
+    def _fingerprints(self) -> dict[str, str]:
+        found: dict[str, str] = {}
+        for deployment in self.config.deployments:
+            host = _host(deployment)
+            key = self._keys(host)[self._places[host].index(place_of(deployment))]
+            found[deployment.name] = Credential(key).fingerprint
+        return found
+
+    def _wire_node(self, given: Mapping[str, MockProvider], pool: PoolConfig | None) -> WireNode:
+        self.network = network = Network(self.clock, self.seed)
+        for host, plan in self.hosts.items():
+            provider = self.providers[host] = given.get(host) or MockProvider(
+                faults=WeatherScript(self.weather[host]),
+                keys=self._keys(host),
+                limits=plan.limits,
+                seed=self.seed,
+                first_byte_delay=plan.first_byte_delay,
+                token_delay=plan.token_delay,
+            )
+            network.add(host, provider, self.weather[host], http2=plan.http2)
+        everywhere = all(plan.http2 for plan in self.hosts.values())
+        config = pool or PoolConfig(http2=Http2.ONLY if everywhere else Http2.OFF)
+        self.client = client = WireClient(network, lambda: self.node.now(), config)
+        fingerprints = self._fingerprints()
+        return WireNode(self.clock, self.config, seed=self.seed, vault=self.vault, fingerprints=fingerprints, client=client)
+
+    def _request_node(self) -> RequestNode:
+        providers: dict[str, RequestProvider] = {}
+        for host, plan in self.hosts.items():
+            rng = chance(self.seed, "provider", host)
+            self.providers[host] = providers[host] = RequestProvider(plan, self.weather[host], self._keys(host), rng)
+        return RequestNode(
+            self.clock,
+            self.config,
+            seed=self.seed,
+            vault=self.vault,
+            fingerprints=self._fingerprints(),
+            providers=providers,
+            weather=self.weather,
+        )
+
+
+def _host(deployment: Deployment) -> str:
+    return parse_origin(deployment.codec().endpoint).host
+
+
+def _places(config: RemoteEngineConfig) -> dict[str, list[str]]:
+    """Where the keys of each host are kept."""
+    found: dict[str, list[str]] = {}
+    for deployment in config.deployments:
+        places = found.setdefault(_host(deployment), [])
+        if (place := place_of(deployment)) not in places:
+            places.append(place)
+    return found
+
+
+def _host_plans(given: Sequence[HostPlan], hosts: Sequence[str]) -> dict[str, HostPlan]:
+    plans = {plan.host: plan for plan in given}
+    for host in plans:
+        if host not in hosts:
+            raise ValueError(f"hosts: {host!r} is no host of a deployment; those are {', '.join(hosts)}")
+    calm = HostPlan("")
+    return {host: plans.get(host) or replace(calm, host=host) for host in hosts}
+
+
+def _given(provider: MockProvider | Mapping[str, MockProvider] | None, hosts: Sequence[str]) -> Mapping[str, MockProvider]:
+    if provider is None:
+        return {}
+    if isinstance(provider, MockProvider):
+        if len(hosts) > 1:
+            raise ValueError(f"provider: there are several hosts, give one for each of {', '.join(hosts)}")
+        return {hosts[0]: provider}
+    for host in provider:
+        if host not in hosts:
+            raise ValueError(f"provider: {host!r} is no host of a deployment; those are {', '.join(hosts)}")
+    return provider
