@@ -171,7 +171,8 @@ class Plan:
 
     level: how deep it goes. seconds: how long the phase in which things go wrong lasts. heal_within: how many seconds after
     that everything must be over and every circuit closed. throttle_free: whether the provider must never have to refuse
-    anybody by its own limiter (where ours is as strict, and the network keeps within the guard).
+    anybody by its own limiter (where ours is as strict, and the network keeps within the guard). callers_left_out,
+    disturbances_left_out: how many `keep` has taken away.
     """
 
     scenario: str
@@ -185,11 +186,17 @@ class Plan:
     seconds: float = 60.0
     heal_within: float = 600.0
     throttle_free: bool = False
+    callers_left_out: int = 0
+    disturbances_left_out: int = 0
 
     def keep(self, callers: Collection[int], disturbances: Collection[int]) -> Plan:
         """The same plan with only these callers and disturbances, by number."""
+        kept_callers = tuple(caller for caller in self.callers if caller.number in callers)
+        kept_disturbances = tuple(each for each in self.disturbances if each.number in disturbances)
         return replace(
             self,
-            callers=tuple(caller for caller in self.callers if caller.number in callers),
-            disturbances=tuple(each for each in self.disturbances if each.number in disturbances),
+            callers=kept_callers,
+            disturbances=kept_disturbances,
+            callers_left_out=self.callers_left_out + len(self.callers) - len(kept_callers),
+            disturbances_left_out=self.disturbances_left_out + len(self.disturbances) - len(kept_disturbances),
         )
