@@ -8,6 +8,8 @@ A lost, doubled or swapped piece shows in the text. Markers in the prompt steer 
   conversation that ends with a call's result is answered in text.
 - ``#refuse``: a refusal instead of content.
 - ``#filter``: the text ends with ``content_filter``.
+
+Or a test says itself what is answered (`Answers`), by prompt or by a function of its own.
 """
 
 from __future__ import annotations
@@ -15,12 +17,16 @@ from __future__ import annotations
 import hashlib
 import json
 import re
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator, Mapping
 from dataclasses import dataclass
-from typing import TYPE_CHECKING, Literal
+from typing import TYPE_CHECKING, Literal, TypeAlias
 
 if TYPE_CHECKING:
     from .formats import Ask
+
+Answers: TypeAlias = "Mapping[str, str] | Callable[[Ask], str | None]"
+"""What is answered: a text for each prompt, or a function of the request. ``None``, or a prompt that is not there: the text
+made from the prompt. A scripted text is sent a word at a time, each an output token; markers in its prompt mean nothing."""
 
 MAX_OUTPUT_TOKENS = 100_000
 """The longest answer a marker can ask for."""
@@ -31,22 +37,29 @@ _TOOL = re.compile(r"(?<!\S)#tool(?:=([A-Za-z0-9_-]+))?(?!\S)")
 _REFUSE = re.compile(r"(?<!\S)#refuse(?!\S)")
 _FILTER = re.compile(r"(?<!\S)#filter(?!\S)")
 _FRAGMENT = 8
+_WORDS = re.compile(r"\S+\s*|\s+")
 
 Finish = Literal["stop", "length", "tool_calls", "content_filter"]
 
 
 @dataclass(frozen=True, slots=True)
 class Choice:
-    """One of an answer's alternatives. ``tool`` names the function where ``kind`` is ``"tool_call"``."""
+    """One of an answer's alternatives.
+
+    tool: the function's name, where ``kind`` is ``"tool_call"``. script: the text, a token each, where a test has said it.
+    """
 
     kind: Literal["text", "refusal", "tool_call"]
     label: str
     tokens: int
     finish: Finish
     tool: str = ""
+    script: tuple[str, ...] | None = None
 
     def pieces(self) -> Iterator[str]:
         """Its text (or the arguments of its call), one output token at a time."""
+        if self.script is not None:
+            return iter(self.script[: self.tokens])
         if self.kind == "tool_call":
             arguments = _arguments(self.label)
             return (arguments[at * _FRAGMENT : (at + 1) * _FRAGMENT] for at in range(self.tokens))
@@ -94,9 +107,20 @@ def expected_text(prompt: str, output_tokens: int = 20, choice: int = 0) -> str:
     return Choice("text", _label(prompt, choice), output_tokens, "stop").text
 
 
-def compose(ask: Ask, default_output_tokens: int) -> Answer:
+def compose(ask: Ask, default_output_tokens: int, answers: Answers | None = None) -> Answer:
     """The answer to ``ask``."""
+    text = None
+    if answers is not None:
+        text = answers(ask) if callable(answers) else answers.get(ask.prompt)
+    if text is not None:
+        return Answer((_scripted(ask, text),) * ask.choices, ask.input_tokens)
     return Answer(tuple(_choice(ask, default_output_tokens, index) for index in range(ask.choices)), ask.input_tokens)
+
+
+def _scripted(ask: Ask, text: str) -> Choice:
+    script = tuple(_WORDS.findall(text))
+    tokens, cut = _limited(len(script), ask.max_output_tokens)
+    return Choice("text", ask.prompt, tokens, "length" if cut else "stop", script=script)
 
 
 def _choice(ask: Ask, default_output_tokens: int, index: int) -> Choice:

@@ -15,7 +15,7 @@ from collections.abc import Collection, Iterable, Sequence
 from dataclasses import dataclass, replace
 from typing import Any, Final, Literal
 
-from .answers import compose, prompt_id
+from .answers import Answers, compose, prompt_id
 from .fault_script import FaultScript
 from .faults import Fault, RotateKeys, Scene
 from .formats import Ask, Format, Headers, Refusal, Stamp
@@ -73,6 +73,7 @@ class MockProvider:
 
     faults: which request meets which fault. keys: the good keys; ``None`` takes any, or none.
     limits: for each model on its own; ``None`` for no limit. models: the known ones; ``None`` answers for any.
+    answers: what is said to which prompt (`answers.Answers`); ``None``, the text made from each prompt.
     seed: for the ids of answers. first_byte_delay: seconds before the head. token_delay: seconds before each output token.
     ping_interval: seconds of silence in a stream after which a ``: ping`` comment is sent; ``None`` for no pings.
     default_output_tokens: the length of an answer whose prompt does not say. log_size: how many records are kept.
@@ -89,6 +90,7 @@ class MockProvider:
         keys: Collection[str] | None = None,
         limits: ProviderLimits | None = None,
         models: Sequence[str] | None = None,
+        answers: Answers | None = None,
         seed: int = 0,
         token_delay: float = 0.0,
         first_byte_delay: float = 0.0,
@@ -117,6 +119,7 @@ class MockProvider:
         self._limits = limits
         self._limiters: dict[str, ProviderLimiter] = {}
         self._models = None if models is None else tuple(models)
+        self._answers = answers
         self._seed = seed
         self._token_delay = token_delay
         self._first_byte_delay = first_byte_delay
@@ -229,7 +232,7 @@ class MockProvider:
         self, record: RequestRecord, found: Format, ask: Ask, key: str | None, unix_now: float, *, reused: bool
     ) -> Reply:
         """Charge it, draw its fault, and plan the answer."""
-        answer = compose(ask, self._default_output_tokens)
+        answer = compose(ask, self._default_output_tokens, self._answers)
         limiter = self.limiter(ask.model)
         if limiter is not None and (over := limiter.refusal(answer.total_tokens, record.arrived_at)) is not None:
             return self._refuse(record, found, _throttled(ask.model, over), unix_now, "throttled", limiter)
