@@ -6,7 +6,6 @@ Leaving awaits nothing, so nothing can interrupt it half-way.
 
 from __future__ import annotations
 
-import time
 from abc import ABC, abstractmethod
 from collections.abc import AsyncIterator, Callable, Sequence
 from typing import Any, Protocol, assert_never
@@ -170,7 +169,7 @@ class AsyncTokenStream(ABC):
             self.worker.failed(error, now)
         else:
             now = self._engine.now()
-            self.worker.received(events, now, time.time())
+            self.worker.received(events, now, self._engine.unix_now())
         return now
 
     def interrupt(self) -> None:

@@ -110,7 +110,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
     ) -> None:
         self.config = RemoteEngineConfig.of(deployments)
         """The deployments and how their sessions refresh."""
-        core = RemoteEngineCore(self.config, rng=random.Random(), fingerprints=fingerprints(self.config.deployments))
+        core = self._make_core()
         self._board: Switchboard[CallT] = Switchboard(core)
         self._choice: Choice | None = None
         if client is None:
@@ -134,6 +134,14 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
     def now(self) -> float:
         """The clock of this world: monotonic seconds."""
 
+    def unix_now(self) -> float:
+        """The wall clock of this world: Unix seconds."""
+        return time.time()
+
+    def _make_core(self) -> RemoteEngineCore:
+        """The engine proper, with what it may not fetch for itself: randomness, and the fingerprints of its keys."""
+        return RemoteEngineCore(self.config, rng=random.Random(), fingerprints=fingerprints(self.config.deployments))
+
     @abstractmethod
     def _wake_at(self, instant: float) -> None:
         """Call `_timer_fired` at this instant, instead of whenever it would have been. Called in the critical section."""
@@ -150,7 +158,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         """The engine is entered."""
         self._running = True
         if self._choice is not None and self._choice.detail is not None:
-            self._notify(Notice("client", "", self.now(), time.time(), None, self._choice.detail))
+            self._notify(Notice("client", "", self.now(), self.unix_now(), None, self._choice.detail))
 
     # ---- operators --------------------------------------------------------------------------------------------------
 
@@ -194,19 +202,19 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
     # ---- the critical sections: the clocks are read and the timer is set inside -----------------------------------------
 
     def _handle(self, event: Event) -> Todo[CallT]:
-        todo = self._board.handle(event, self.now(), time.time())
+        todo = self._board.handle(event, self.now(), self.unix_now())
         ended = isinstance(event, AttemptEnded)  # its connection may idle from now on
         self._arm(self._deadline() if ended else self._board.core.deadline())
         return todo
 
     def _step_away(self, call: CallT) -> Todo[CallT] | None:
-        todo = self._board.step_away(call, self.now(), time.time())
+        todo = self._board.step_away(call, self.now(), self.unix_now())
         if todo is not None:
             self._arm(self._board.core.deadline())
         return todo
 
     def _hang_up(self, call: CallT) -> Todo[CallT]:
-        todo = self._board.hang_up(call, self.now(), time.time())
+        todo = self._board.hang_up(call, self.now(), self.unix_now())
         self._arm(self._deadline())  # its connection may idle from now on
         return todo
 

@@ -159,7 +159,7 @@ class TokenStream:
             self.worker.failed(error, now)
         else:
             now = time.monotonic()
-            self.worker.received(events, now, time.time())
+            self.worker.received(events, now, self._engine.unix_now())
         return now
 
     def wake(self) -> None:
