@@ -7,6 +7,7 @@ engine only ever sees the node's.
 
 from __future__ import annotations
 
+import math
 from abc import ABC, abstractmethod
 from collections.abc import Mapping
 from dataclasses import dataclass, field
@@ -183,16 +184,23 @@ class Node(ABC):
         due = self.due_at()
         if due is None:
             return
-        when = due - self.ahead
+        when = max(self._world_time(due), self.clock.now)
         if self._timer is not None and self._timer.action is not None:
             if self._timer.when <= when:
                 return
             self._timer.cancel()
         self._timer = self.clock.call_at(when, self._fired)
 
+    def _world_time(self, due: float) -> float:
+        """When the node's clock shows ``due``: never so early, by rounding, that it still shows less."""
+        when = due - self.ahead
+        if when + self.ahead < due:
+            when += math.ulp(max(abs(due), abs(when), abs(self.ahead)))
+        return when
+
     def _fired(self) -> None:
         self._timer = None
-        due = self.due_at()
+        due = self.core.deadline()
         if due is not None and due <= self.now():
             self.tell(Tick())
         else:
