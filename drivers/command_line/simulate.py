@@ -1,0 +1,218 @@
+"""``remote-core simulate``: the engine in worlds where everything goes wrong, from a seed, and again from the same seed.
+
+One run prints what it is first, then its summary; many print those that failed, made small, and a total. What goes to stdout
+holds no time of this machine: two runs of the same command print the same bytes.
+"""
+
+from __future__ import annotations
+
+import argparse
+import multiprocessing
+import sys
+import time
+from collections.abc import Callable, Generator, Iterator, Sequence
+from concurrent.futures import ProcessPoolExecutor
+from contextlib import contextmanager
+from dataclasses import dataclass
+from pathlib import Path
+
+from rich.console import Console
+from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+from sansio.simulation.scenarios.catalogue import SCENARIOS
+from sansio.simulation.scenarios.run import run
+from sansio.simulation.scenarios.shrink import shrink
+
+from sansio.simulation.scenarios.report import Report, header
+from sansio.simulation.scenarios.sweep import plan_of
+from sansio.simulation.world.plan import Level, Plan
+
+from .exit_status import FAILED, UsageError
+
+_SEEDS_AT_ONCE = 8
+"""How many a process is given at a time."""
+
+
+def simulate(arguments: argparse.Namespace) -> int:
+    """Run what is asked for. Returns 1 if an invariant did not hold."""
+    if arguments.list:
+        for scenario in SCENARIOS.values():
+            print(f"{scenario.name:<18} {scenario.about}")
+        return 0
+    if arguments.seeds is not None:
+        _refuse_with_seeds(arguments)
+        return _sweep(arguments)
+    plans = _plans(arguments)
+    failed = [not _one(each, _picture_path(arguments.picture, each, len(plans))) for each in plans]
+    return FAILED if any(failed) else 0
+
+
+# ---- single runs ------------------------------------------------------------------------------------------------------
+
+
+def _plans(arguments: argparse.Namespace) -> list[Plan]:
+    """The run that was named, or one of each scenario."""
+    seed: int = arguments.seed or 0
+    try:
+        if arguments.scenario is None and arguments.seed is None:
+            found = [plan_of(seed, name, arguments.level) for name in SCENARIOS]
+        else:
+            found = [plan_of(seed, arguments.scenario, arguments.level)]
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    if arguments.callers is None and arguments.disturbances is None:
+        return found
+    return [_kept(each, arguments.callers, arguments.disturbances) for each in found]
+
+
+def _kept(plan: Plan, callers: Sequence[int] | None, disturbances: Sequence[int] | None) -> Plan:
+    there, wrong = [caller.number for caller in plan.callers], [each.number for each in plan.disturbances]
+    return plan.keep(there if callers is None else callers, wrong if disturbances is None else disturbances)
+
+
+def _one(plan: Plan, picture: Path | None) -> bool:
+    """Run it and tell of it. Returns whether everything held."""
+    print(header(plan), flush=True)
+    report = run(plan, digest=True, timeline=picture is not None)
+    if report.violation is not None:
+        plan, report = shrink(plan, report)
+        print("made small:")
+        print(header(plan))
+    print(f"{report.body()}\n")
+    if picture is not None:
+        from .simulate_picture import draw
+
+        draw(report, picture)
+    return report.violation is None
+
+
+def _picture_path(given: str | None, plan: Plan, runs: int) -> Path | None:
+    if given is None:
+        return None
+    path = Path(given)
+    if path.suffix.lower() not in (".png", ".svg"):
+        raise UsageError(f"--picture: {given} ends neither in .png nor in .svg")
+    return path if runs == 1 else path.with_name(f"{path.stem}-{plan.scenario}{path.suffix}")
+
+
+# ---- many -------------------------------------------------------------------------------------------------------------
+
+
+@dataclass(slots=True)
+class _Told:
+    """What is told of one run among many. ``failure``: the report, where there is something to report."""
+
+    scenario: str
+    requests: int
+    attempts: int
+    facts: int
+    virtual_seconds: float
+    cpu_seconds: float
+    failure: str | None
+
+
+@dataclass(frozen=True, slots=True)
+class _Work:
+    seeds: range
+    scenario: str | None
+    level: Level | None
+
+
+def _sweep(arguments: argparse.Namespace) -> int:
+    first: int = arguments.seed or 0
+    seeds = range(first, first + arguments.seeds)
+    try:
+        plan_of(first, arguments.scenario, arguments.level)
+    except ValueError as error:
+        raise UsageError(str(error)) from error
+    print(_command(arguments), flush=True)
+    begin = time.monotonic()
+    told: list[_Told] = []
+    with _progress(len(seeds)) as advance:
+        for each in _all(seeds, arguments):
+            told.append(each)
+            if each.failure is not None:
+                print(each.failure, flush=True)
+            advance()
+    failures = sum(each.failure is not None for each in told)
+    print(_totals(told, arguments.scenario))
+    print(f"{len(told)} runs, {failures} failed")
+    cpu = sum(each.cpu_seconds for each in told)
+    rate = sum(each.facts for each in told) / cpu if cpu else 0.0
+    print(f"{time.monotonic() - begin:.1f} s, {cpu:.1f} s of CPU, {rate:,.0f} facts per second of CPU", file=sys.stderr)
+    return FAILED if failures else 0
+
+
+def _all(seeds: range, arguments: argparse.Namespace) -> Iterator[_Told]:
+    """Each run in the order of its seed, whoever made it."""
+    work = [
+        _Work(seeds[at : at + _SEEDS_AT_ONCE], arguments.scenario, arguments.level)
+        for at in range(0, len(seeds), _SEEDS_AT_ONCE)
+    ]
+    jobs: int = arguments.jobs or multiprocessing.cpu_count()
+    if jobs == 1 or len(work) == 1:
+        for each in work:
+            yield from _share(each)
+        return
+    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=multiprocessing.get_context("spawn"))
+    try:
+        for share in pool.map(_share, work):
+            yield from share
+    finally:
+        pool.shutdown(cancel_futures=True)
+
+
+def _share(work: _Work) -> list[_Told]:
+    return [_tell(plan_of(seed, work.scenario, work.level)) for seed in work.seeds]
+
+
+def _tell(plan: Plan) -> _Told:
+    begin = time.process_time()
+    report = run(plan)
+    cpu = time.process_time() - begin
+    return _Told(plan.scenario, report.submitted, report.attempts, report.facts, report.seconds, cpu, _failure(plan, report))
+
+
+def _failure(plan: Plan, report: Report) -> str | None:
+    if report.violation is None:
+        return None
+    small, seen = shrink(plan, report)
+    return f"\n{header(plan)}\nmade small:\n{header(small)}\n{seen.text()}\n"
+
+
+def _totals(told: Sequence[_Told], scenario: str | None) -> str:
+    lines = [f"{'':<18} {'runs':>7} {'failed':>7} {'requests':>10} {'attempts':>10} {'facts':>12} {'virtual hours':>14}"]
+    names = list(SCENARIOS) if scenario is None else [scenario]
+    for name in [*names, "all"]:
+        mine = [each for each in told if name in ("all", each.scenario)]
+        hours = sum(each.virtual_seconds for each in mine) / 3600
+        lines.append(
+            f"{name:<18} {len(mine):>7,} {sum(each.failure is not None for each in mine):>7,} "
+            f"{sum(each.requests for each in mine):>10,} {sum(each.attempts for each in mine):>10,} "
+            f"{sum(each.facts for each in mine):>12,} {hours:>14,.1f}"
+        )
+    return "\n".join(lines)
+
+
+def _command(arguments: argparse.Namespace) -> str:
+    """The command that does the same again."""
+    parts = ["remote-core simulate", f"--seeds {arguments.seeds}", f"--seed {arguments.seed or 0}"]
+    parts += [f"--{name} {value}" for name in ("scenario", "level") if (value := getattr(arguments, name)) is not None]
+    return " ".join(parts)
+
+
+def _refuse_with_seeds(arguments: argparse.Namespace) -> None:
+    for name in ("callers", "disturbances", "picture"):
+        if getattr(arguments, name) is not None:
+            raise UsageError(f"--{name}: is about one run; leave out --seeds")
+
+
+@contextmanager
+def _progress(runs: int) -> Generator[Callable[[], None]]:
+    console = Console(stderr=True)
+    if not console.is_terminal:
+        yield lambda: None
+        return
+    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
+    with Progress(*columns, console=console, transient=True) as progress:
+        task = progress.add_task("runs", total=runs)
+        yield lambda: progress.advance(task)
