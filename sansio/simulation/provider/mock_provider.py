@@ -115,7 +115,7 @@ class MockProvider:
         self.requests_total = 0
         self.connections_open = 0
         self.connections_total = 0
-        self._keys = None if keys is None else _key_set(keys)
+        self._keys = None if keys is None else key_set(keys)
         self._limits = limits
         self._limiters: dict[str, ProviderLimiter] = {}
         self._models = None if models is None else tuple(models)
@@ -147,7 +147,7 @@ class MockProvider:
 
     def rotate_keys(self, keys: Iterable[str]) -> None:
         """From now on only these keys are good. Answers under way go on. Raises `ValueError` if there are none."""
-        self._keys = _key_set(keys)
+        self._keys = key_set(keys)
 
     def limiter(self, model: str) -> ProviderLimiter | None:
         """The limiter of a model, with its counters; ``None`` where there are no limits."""
@@ -209,8 +209,7 @@ class MockProvider:
         record.key_ok = self._keys is None or key in self._keys
         if record.key_ok:
             return None
-        message = "You didn't provide an API key." if key is None else "Incorrect API key provided."
-        return Refusal(401, "invalid_request_error", None if key is None else "invalid_api_key", message)
+        return wrong_key(key)
 
     def _parse(self, record: RequestRecord, found: Format, body: bytes | None) -> Ask | Refusal:
         if body is None:
@@ -235,7 +234,7 @@ class MockProvider:
         answer = compose(ask, self._default_output_tokens, self._answers)
         limiter = self.limiter(ask.model)
         if limiter is not None and (over := limiter.refusal(answer.total_tokens, record.arrived_at)) is not None:
-            return self._refuse(record, found, _throttled(ask.model, over), unix_now, "throttled", limiter)
+            return self._refuse(record, found, throttled(ask.model, over), unix_now, "throttled", limiter)
         fault = record.fault = self.faults.pick(ask, reused=reused)
         if isinstance(fault, RotateKeys):
             self.rotate_keys(fault.keys)
@@ -309,7 +308,13 @@ class MockProvider:
         return Stamp(digest[:24], int(unix_now))
 
 
-def _throttled(model: str, over: LimitRefusal) -> Refusal:
+def wrong_key(key: str | None) -> Refusal:
+    """The 401 of a request with this key, or without one."""
+    message = "You didn't provide an API key." if key is None else "Incorrect API key provided."
+    return Refusal(401, "invalid_request_error", None if key is None else "invalid_api_key", message)
+
+
+def throttled(model: str, over: LimitRefusal) -> Refusal:
     """The limiter's 429: when to come back, in whole seconds and, more precisely, in milliseconds; never too early."""
     unit = "RPM" if over.dimension == "requests" else "TPM"
     numbers = f"{over.dimension} per min ({unit}): Limit {over.limit}, Used {over.used}, Requested {over.requested}."
@@ -322,7 +327,8 @@ def _throttled(model: str, over: LimitRefusal) -> Refusal:
     return Refusal(429, over.dimension, "rate_limit_exceeded", message, headers=headers)
 
 
-def _key_set(keys: Iterable[str]) -> frozenset[str]:
+def key_set(keys: Iterable[str]) -> frozenset[str]:
+    """These keys, or this one. Raises `ValueError` if there are none."""
     found = frozenset([keys] if isinstance(keys, str) else keys)
     if not found or not all(isinstance(key, str) and key for key in found):
         raise ValueError("keys: must be one or more non-empty strings")
