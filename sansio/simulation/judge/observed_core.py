@@ -27,7 +27,7 @@ class Observer(Protocol):
 class ObservedCore(RemoteEngineCore):
     """A `RemoteEngineCore` that tells ``observers`` of each step."""
 
-    __slots__ = ("facts", "observers")
+    __slots__ = ("config", "facts", "observers")
 
     def __init__(
         self,
@@ -36,7 +36,9 @@ class ObservedCore(RemoteEngineCore):
         rng: random.Random,
         fingerprints: Mapping[str, str] | None = None,
     ) -> None:
-        super().__init__(config, rng=rng, fingerprints=fingerprints)
+        self.config = RemoteEngineConfig.of(config)
+        """As it was given."""
+        super().__init__(self.config, rng=rng, fingerprints=fingerprints)
         self.observers: tuple[Observer, ...] = ()
         self.facts = 0
         """How many it was told."""
