@@ -39,15 +39,15 @@ class Timer:
 class VirtualClock:
     """The time of a world, in seconds since it began, and its agenda.
 
-    ``now`` only ever moves forward. ``unix_now`` goes with it, but may be set (`set_wall_clock`). Raises `ValueError` for an
-    instant that is no number.
+    ``now`` only ever moves forward. ``unix_now`` goes with it, but may be set (`set_wall_clock`). Raises `ValueError` for
+    what is no instant: not a number or, but for what is never to happen (`call_at`), infinite.
     """
 
     __slots__ = ("_ahead", "_heap", "_sequence", "_stale", "now")
 
     def __init__(self, start: float = 0.0, unix_start: float = UNIX_START) -> None:
-        self.now = start
-        self._ahead = unix_start - start
+        self.now = _instant("start", start)
+        self._ahead = _instant("unix_start", unix_start) - start
         self._heap: list[tuple[float, int, Timer]] = []
         self._sequence = 0
         self._stale = 0
@@ -59,12 +59,12 @@ class VirtualClock:
 
     def set_wall_clock(self, unix_now: float) -> None:
         """Somebody sets the wall clock. Nothing else happens by that."""
-        self._ahead = unix_now - self.now
+        self._ahead = _instant("unix_now", unix_now) - self.now
 
     def call_at(self, when: float, action: Callable[[], None]) -> Timer:
-        """Let ``action`` happen at ``when``, or next if that is past."""
+        """Let ``action`` happen at ``when``, or at the present instant if that is past; never, if it is infinite."""
         if not when > -math.inf:
-            raise ValueError(f"when: {when!r} is not an instant")
+            raise ValueError(f"when: {when!r} is not an instant; give seconds, or infinity for never")
         timer = Timer(self, when if when > self.now else self.now, action)
         self._sequence += 1
         heapq.heappush(self._heap, (timer.when, self._sequence, timer))
@@ -93,7 +93,7 @@ class VirtualClock:
     def step(self, until: float = math.inf) -> bool:
         """Move to the next action and run it. ``False``, and nothing has changed, if there is none by ``until``."""
         when = self.next()
-        if when is None or when > until:
+        if when is None or not when <= until:
             return False
         timer = heapq.heappop(self._heap)[2]
         self.now = when
@@ -104,6 +104,7 @@ class VirtualClock:
 
     def advance_to(self, when: float) -> None:
         """Let everything happen that is due by ``when``, and be there. An instant that is past changes nothing."""
+        _instant("when", when)
         while self.step(when):
             pass
         if when > self.now:
@@ -112,6 +113,12 @@ class VirtualClock:
     def advance(self, seconds: float) -> None:
         """Let everything happen that is due within the next ``seconds``."""
         self.advance_to(self.now + seconds)
+
+
+def _instant(name: str, seconds: float) -> float:
+    if not -math.inf < seconds < math.inf:
+        raise ValueError(f"{name}: {seconds!r} is not an instant; give a finite number of seconds")
+    return seconds
 
 
 def chance(seed: int, *purpose: object) -> Random:

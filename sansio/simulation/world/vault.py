@@ -19,9 +19,9 @@ Report = Callable[[Credential | InferenceError], None]
 
 
 class Vault:
-    """The keys of every place. ``on_hand_out`` is told of each credential, before it is handed out.
+    """The keys of every place.
 
-    delay: seconds it takes, at least; up to as many more are drawn.
+    delay: seconds it takes, at least; up to as many more are drawn. Raises `ValueError` for a place without a key.
     """
 
     __slots__ = ("_clock", "_delay", "_down", "_keys", "_lifetimes", "_rng", "handed_out")
@@ -52,6 +52,8 @@ class Vault:
     def fetch(self, place: str, wall_ahead: float, report: Report) -> None:
         """Ask for the key of a place. ``wall_ahead``: how far the asking engine's wall clock is ahead of the world's, so
         that what it is told of the expiry is in its own time."""
+        if place not in self._keys:
+            raise ValueError(f"place: no key is kept at {place!r}; store one")
         self._clock.call_later(self._delay * (1.0 + self._rng.random()), lambda: self._answer(place, wall_ahead, report))
 
     def _answer(self, place: str, wall_ahead: float, report: Report) -> None:
