@@ -52,7 +52,7 @@ class Recorder:
         if metrics.queued > self._longest_queue:
             self._longest_queue = metrics.queued
         for effect in effects:
-            if effect.__class__ is Notice:
+            if isinstance(effect, Notice):
                 self._noticed(effect)
 
     def sent(self, call: Call, key: str | None, now: float, unix_now: float) -> None:

@@ -29,7 +29,10 @@ MOST_STEPS: Final = 50_000
 LEAST_SECONDS: Final = 0.001
 
 FOLLOW_UPS_EVERY: Final = 0.25
-"""Seconds between two requests to a deployment while it recovers."""
+"""Seconds between two requests to a deployment while it recovers, at first."""
+
+FOLLOW_UPS_FEWER: Final = 40
+"""After ``t`` seconds there is ``t`` by this between them: a circuit that is open for minutes need not be asked so often."""
 
 FOLLOW_UPS_ALIVE: Final = 2
 """So many of them wait for an answer at a time, so that a low limit is left to others."""
@@ -127,7 +130,8 @@ class _Run:
                 raise InvariantViolated(17, f"{since}: {', '.join(found[:_NAMED])}{more}")
             if meanwhile is not None:
                 meanwhile()
-            advance(clock, min(clock.now + FOLLOW_UPS_EVERY, self._limit))
+            pause = max(FOLLOW_UPS_EVERY, (clock.now - self._plan.seconds) / FOLLOW_UPS_FEWER)
+            advance(clock, min(clock.now + pause, self._limit))
 
     def _send_follow_ups(self) -> None:
         """Requests keep coming, behind all others."""

@@ -4,7 +4,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
-from typing import Final
+from typing import Final, TypeVar
 
 from ...circuit_breaker import CircuitState
 from ...events import Effect, Event, Notice
@@ -16,8 +16,11 @@ from ..world.clock import VirtualClock
 from ..world.plan import Disturbance, Plan
 from .labels import label_of, name_of
 
-_BINS: Final = 120
-"""How many bins the time in which things go wrong is cut into."""
+_Value = TypeVar("_Value")
+
+_BINS: Final = 240
+"""How many bins the time in which things go wrong is cut into, at first. Where twice as many do not hold the whole run, each
+two become one."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -36,7 +39,7 @@ class Timeline:
     seconds: when the run ended; healed_at: when the faults stopped. submitted, done, failed, rejected, cancelled, attempts,
     throttled, retries: how many in each bin. queued (those who back off or wait for a credential among them), in_flight: the
     most at a time. limit_used: by limiter, the part of its limit that is used, in its fullest dimension, at the bin's first
-    fact (as before where there was none). circuits: by circuit, its states one after the other. disturbances: when what went
+    fact; as before where there was none. circuits: by circuit, its states one after the other. disturbances: when what went
     wrong. Limiters and circuits are named after the deployments that share them.
     """
 
@@ -124,7 +127,8 @@ class TimelineRecorder:
 
         now: by the engine's clock, for the limiters; ``None`` leaves them as they were last seen.
         """
-        at = int(self._clock.now / self._bin_seconds)
+        while (at := int(self._clock.now / self._bin_seconds)) >= 2 * _BINS:
+            self._halve()
         new = at + 1 - len(self._bins)
         if new > 0:
             self._bins += ([0] * len(self._counted) for _ in range(new))
@@ -135,6 +139,19 @@ class TimelineRecorder:
                 if now is not None:
                     levels[-1] = _used(group.limiter.snapshot(now))
         return at
+
+    def _halve(self) -> None:
+        """Each two bins become one."""
+        self._bin_seconds *= 2
+        self._bins = [[sum(pair) for pair in zip(*two, strict=True)] for two in _by_two(self._bins)]
+        self._queued = [max(two) for two in _by_two(self._queued)]
+        self._in_flight = [max(two) for two in _by_two(self._in_flight)]
+        for _, levels in self._levels:
+            levels[:] = [max(two) for two in _by_two(levels)]
+
+
+def _by_two(values: Sequence[_Value]) -> list[Sequence[_Value]]:
+    return [values[at : at + 2] for at in range(0, len(values), 2)]
 
 
 def _counts(metrics: EngineMetrics) -> tuple[int, ...]:
