@@ -1,0 +1,277 @@
+"""`SimulatedEngine`: a world's engine for code that blocks, with the names of the blocking driver's `RemoteEngine`.
+
+Everything happens in the caller's one thread. Whoever has to wait moves the world's clock, event by event, until its own
+request has news; what other requests do meanwhile happens on the way. So a test of an outage of ten minutes takes
+milliseconds, and is the same in every run.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from collections.abc import Callable, Iterator
+from typing import TYPE_CHECKING, TypedDict, Unpack
+
+from ...batch import ExecuteBatch, TokenChunk, Tokens
+from ...deployment import RemoteEngineConfig
+from ...errors import InferenceError
+from ...events import AddRequest, Effect, Event, Notice, RebuildSession
+from ...metrics import EngineMetrics
+from ...operations import Breaker, Limiter
+from ...queue import Priority
+from ..judge.violation import InvariantViolated
+from .node import Call
+from .plan import CallerPlan
+from .wire_node import WireNode
+
+if TYPE_CHECKING:
+    from collections.abc import Sequence
+
+    from .world import World
+
+
+class RequestOptions(TypedDict, total=False):
+    """What may be said of one request, as in every driver.
+
+    deployment: its name, where there are several. priority: which goes first. tenant: whose turn it is, where tenants take
+    turns. timeout: seconds for the whole request, waiting included. wait_for_circuit: wait an open circuit out; ``None``
+    leaves it to the deployment.
+    """
+
+    deployment: str | None
+    priority: Priority
+    tenant: str
+    timeout: float | None
+    wait_for_circuit: bool | None
+
+
+class SimulatedEngine:
+    """Calls the simulated providers of a world. A context manager, for one thread.
+
+    on_notice: called with each `Notice`; it must not wait, close or drain. Raises `ValueError` for a world that does not go
+    down to the bytes. What it waits for may never come (a drain while a stream is held open and not read): where nothing at
+    all is going to happen any more, waiting raises `RuntimeError`.
+    """
+
+    def __init__(self, world: World, *, on_notice: Callable[[Notice], None] | None = None) -> None:
+        if not isinstance(world.node, WireNode):
+            raise ValueError('level: an engine for callers needs a world of level "bytes"')
+        self.world = world
+        self._node = world.node
+        self._entered = False
+        self._running = False
+        if on_notice is not None:
+            world.watch(_Notices(on_notice))
+        self.breaker = Breaker(self._node.core, self._node.tell, self._node.now)
+        """The circuit breakers: ``state``, ``force_open``, ``force_closed``, ``reset``."""
+        self.limiter = Limiter(self._node.core, self._node.now)
+        """The rate limiters: ``snapshot``."""
+
+    @property
+    def config(self) -> RemoteEngineConfig:
+        """The deployments and how their sessions refresh."""
+        return self.world.config
+
+    # ---- life -------------------------------------------------------------------------------------------------------
+
+    def __enter__(self) -> SimulatedEngine:
+        if self._entered:
+            raise RuntimeError("an engine is entered once; make a new world")
+        self._entered = self._running = True
+        return self
+
+    def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
+        if isinstance(error, InvariantViolated):  # what is broken is not closed: that would only hide what broke it
+            self._running = False
+        self.close()
+
+    def close(self) -> None:
+        """End everything: requests under way fail with `EngineClosed`, connections and timers are gone after it."""
+        if self._running:
+            self._end(self._node.close)
+            self._running = False
+
+    def drain(self) -> None:
+        """Accept nothing new, and return when everything accepted is over."""
+        self._end(self._node.drain)
+
+    def _end(self, begin: Callable[[], None]) -> None:
+        self._node.drained = False
+        begin()
+        self.wait_until(lambda: self._node.drained)
+
+    # ---- requests ---------------------------------------------------------------------------------------------------
+
+    def generate(self, batch: ExecuteBatch, **options: Unpack[RequestOptions]) -> Tokens:
+        """A unary answer. Options are those of `RequestOptions`. Raises `InferenceError`, and `ValueError` for what cannot
+        be asked."""
+        with self.submit(batch, **options) as request:
+            return request.result()
+
+    def submit(self, batch: ExecuteBatch, **options: Unpack[RequestOptions]) -> SimulatedRequest:
+        """A unary answer that nobody waits for yet: several of them are under way at once, as from several threads."""
+        request = SimulatedRequest(self, self._prepare(batch, options, stream=False))
+        request.begin(stays=True)
+        request.ask()
+        return request
+
+    def stream(self, batch: ExecuteBatch, **options: Unpack[RequestOptions]) -> SimulatedStream:
+        """A streamed answer: a context manager that gives an iterator of `TokenChunk`. The first ``next`` submits it.
+
+        Iterating raises `InferenceError`s; this call itself `ValueError` for what cannot be asked.
+        """
+        return SimulatedStream(SimulatedRequest(self, self._prepare(batch, options, stream=True)))
+
+    def _prepare(self, batch: ExecuteBatch, options: RequestOptions, *, stream: bool) -> AddRequest:
+        return self._node.core.prepare(0, batch, stream=stream, **options)
+
+    # ---- operators --------------------------------------------------------------------------------------------------
+
+    def metrics(self) -> EngineMetrics:
+        """What the engine has done and is doing."""
+        return self._node.core.metrics()
+
+    def rebuild_session(self, deployment: str | None = None) -> None:
+        """Fetch a deployment's credential again; the old one is served meanwhile."""
+        self._node.tell(RebuildSession(deployment))
+
+    # ---- for requests -------------------------------------------------------------------------------------------------
+
+    def node(self) -> WireNode:
+        """Where a request begins. Raises `RuntimeError` outside the engine's block."""
+        if not self._running:
+            raise RuntimeError("the engine is not running: use it inside its `with` block")
+        return self._node
+
+    def wait_until(self, there: Callable[[], bool]) -> None:
+        """Let the world go on until it is there. Raises `RuntimeError` if it never will be."""
+        while not there():
+            if not self.world.clock.step():
+                raise RuntimeError(
+                    "this waits for something that can never come: nothing is going to happen in this world any more"
+                )
+
+
+class SimulatedRequest:
+    """One request under way. Inside a ``with`` block it is called off at the end; else it runs to its end by itself, as the
+    world goes on."""
+
+    def __init__(self, engine: SimulatedEngine, add: AddRequest) -> None:
+        self._engine = engine
+        self._add = add
+        self._call: Call | None = None
+        self._ended = False
+        self._error: InferenceError | None = None
+        self._taken: list[TokenChunk] = []
+        self.chunks: deque[TokenChunk] = deque()
+        """What came and was not taken yet."""
+
+    def __enter__(self) -> SimulatedRequest:
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self.cancel()
+
+    @property
+    def done(self) -> bool:
+        """Whether it is over, well or not."""
+        return self._ended
+
+    def result(self) -> Tokens:
+        """The whole answer, once it is there. Raises the `InferenceError` with which the request ended, and `RuntimeError`
+        if it was called off."""
+        self.wait()
+        if self._error is not None:
+            raise self._error
+        if not self._ended:
+            raise RuntimeError("the request was called off")
+        self._taken += self.chunks
+        self.chunks.clear()
+        return Tokens.from_chunks(self._taken)
+
+    def cancel(self) -> None:
+        """Call it off, and give back what it held. Of no effect once it is over."""
+        if self._call is not None and not self._call.ended:
+            self._engine.world.node.leave(self._call)
+
+    # ---- for the engine and for streams -----------------------------------------------------------------------------
+
+    def begin(self, *, stays: bool) -> None:
+        """Know it from now on. Raises `RuntimeError` outside the engine's block, and the second time."""
+        node = self._engine.node()
+        if self._call is not None:
+            raise RuntimeError("a stream is entered once; ask the engine for another")
+        self._call = node.start(_plan(self._add, self._engine.world.clock.now), self._add, self, stays=stays)
+
+    def ask(self) -> None:
+        """Let it go on until there is a chunk, or the end."""
+        assert self._call is not None
+        self._engine.node().ask(self._call)
+
+    def wait(self) -> None:
+        """Until it is over, or was called off."""
+        call = self._call
+        assert call is not None
+        self._engine.wait_until(lambda: call.ended)
+
+    def next(self) -> TokenChunk | None:
+        """The next chunk, ``None`` at the end. Raises the `InferenceError` with which the request ended."""
+        call = self._call
+        if call is None or (call.ended and not self._ended):
+            raise RuntimeError("a stream is iterated inside its `with` block")
+        if not self.chunks and not self._ended:
+            self.ask()
+            self._engine.wait_until(lambda: bool(self.chunks) or call.ended)
+        if self.chunks:
+            return self.chunks.popleft()
+        if self._error is not None:
+            raise self._error
+        return None
+
+    def delivered(self, call: Call, chunk: TokenChunk) -> None:
+        """A chunk came."""
+        self.chunks.append(chunk)
+
+    def ended(self, call: Call, error: InferenceError | None) -> None:
+        """It is over."""
+        self._ended, self._error = True, error
+
+
+class SimulatedStream:
+    """One request: a context manager that gives an iterator of `TokenChunk`. Several may be open and read in turns."""
+
+    def __init__(self, request: SimulatedRequest) -> None:
+        self._request = request
+
+    def __enter__(self) -> Iterator[TokenChunk]:
+        self._request.begin(stays=False)
+        return self
+
+    def __exit__(self, *_: object) -> None:
+        self._request.cancel()
+
+    def __iter__(self) -> Iterator[TokenChunk]:
+        return self
+
+    def __next__(self) -> TokenChunk:
+        if (chunk := self._request.next()) is None:
+            raise StopIteration
+        return chunk
+
+
+class _Notices:
+    """Hands on what an engine says to operators."""
+
+    def __init__(self, on_notice: Callable[[Notice], None]) -> None:
+        self._on_notice = on_notice
+
+    def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
+        """Of each step the notices."""
+        for effect in effects:
+            if isinstance(effect, Notice):
+                self._on_notice(effect)
+
+
+def _plan(add: AddRequest, now: float) -> CallerPlan:
+    """What the world keeps of a caller that no plan knew."""
+    said = "".join(str(message.content) for message in add.batch.messages[-1:])
+    return CallerPlan(0, now, add.deployment, said, stream=add.stream, priority=add.priority, tenant=add.tenant)
