@@ -1,15 +1,16 @@
 """A network in virtual time: connections from clients to mock providers, over which bytes go late, in pieces, or not at all.
 
-Each connection draws its fate from a generator of its own, so that what becomes of one does not depend on the others. It
-draws when it is dialled, and once more whenever it finds that its host's conditions have changed since: what had been drawn
-before and has not struck is forgotten then. So bad conditions strike connections that stand already, and fair ones spare
-them; but what has struck stays: a connection that fell silent is silent for as long as it was drawn, or for good.
+Each connection draws its fate (`Conditions`) from a generator of its own, so that what becomes of one does not depend on
+the others.
 
-refused, at the dial: `ConnectionRefusedError` after a round trip. lost: nothing is ever heard; drawn by a connection that
-stands, it hears nothing from then on, though its server hears what it sends, as if the way back were gone. (So
-``Conditions(lost=1.0)`` is a black hole for every connection that sends anything while it lasts; one that only idles is
-spared.) reset: after a byte of what the server sends, both sides lose it. stalled: what follows a byte of what the server
-sends is held up for a while.
+- At the dial: refused (`ConnectionRefusedError` after a round trip), or lost: nothing is ever heard of it.
+- At the dial, and anew by a connection that finds, as something goes over it, that the conditions have changed since: reset
+  at a byte of what the server sends from then on (both sides lose it), or stalled there (what follows is held up).
+- For each piece: when it arrives, as the conditions are then, though never before what was sent earlier.
+
+So a bad network strikes connections that stand already, and a fair one spares those that were not struck yet. What has
+struck stays: a connection that fell silent does so for its time, whatever the weather. Refused and lost concern dials only:
+where connections that stand shall fall silent too, let them stall (``stalled=1.0, reset_within=0``: at once).
 """
 
 from __future__ import annotations
@@ -100,8 +101,8 @@ class Link:
     """One connection, as who dialled it has it. http2: what it speaks, once it stands."""
 
     __slots__ = (
-        *("_arrived_at", "_clock", "_end", "_heard_at", "_lost", "_network", "_over", "_reset_at", "_rng", "_sent"),
-        *("_server", "_silent_until", "_site", "_stall_at", "_timer", "_under", "http2"),
+        *("_arrived_at", "_clock", "_end", "_heard_at", "_network", "_over", "_reset_at", "_rng", "_sent", "_server"),
+        *("_silent_until", "_site", "_stall_at", "_timer", "_under", "http2"),
     )
 
     def __init__(self, network: Network, site: _Site, port: int, end: ClientEnd, rng: Random, http2: bool) -> None:
@@ -114,19 +115,18 @@ class Link:
         self._server: MockConnection | None = None
         self._timer: Timer | None = None  # the server's
         self._over = False  # whether the client is going to hear the end, behind what is on its way
-        self._lost = False  # whether it never hears anything again
         self._sent = 0  # by the server, in bytes
         self._reset_at = self._stall_at = math.inf  # bytes of it at which something strikes
         self._silent_until = -math.inf
         self._heard_at = self._arrived_at = -math.inf  # when what was sent last arrives, at the client and at the server
         self._under = site.weather.conditions
         network.connections += 1
-        refused = rng.random() < self._under.refused
+        refused, lost = rng.random() < self._under.refused, rng.random() < self._under.lost
         self._draw(self._under)
         if refused:
             error = ConnectionRefusedError(f"{site.host}:{port} refused the connection")
             self._clock.call_later(self._delay() + self._delay(), partial(self._refused, error))
-        elif not self._lost:
+        elif not lost:
             self._arrives(self._accept)
 
     # ---- the client's side ------------------------------------------------------------------------------------------
@@ -256,7 +256,7 @@ class Link:
         self._arrives(self._server_lost)
 
     def _is_listened_to(self) -> bool:
-        return not (self._over or self._lost or self._end is None)
+        return not self._over and self._end is not None
 
     def _arrives(self, what: Callable[[], None]) -> None:
         """It happens at the server, behind what was sent there before."""
@@ -265,11 +265,10 @@ class Link:
         self._clock.call_at(self._arrived_at, what)
 
     def _is_heard(self, what: Callable[[], None]) -> None:
-        """It happens at the client, behind what was sent there before; unless the way there is gone."""
+        """It happens at the client, behind what was sent there before."""
         self._look_out()
-        if not self._lost:
-            self._heard_at = max(self._heard_at, max(self._clock.now, self._silent_until) + self._delay())
-            self._clock.call_at(self._heard_at, what)
+        self._heard_at = max(self._heard_at, max(self._clock.now, self._silent_until) + self._delay())
+        self._clock.call_at(self._heard_at, what)
 
     def _pieces(self, data: bytes) -> Iterator[bytes]:
         at, random, most = 0, self._rng.random, self._under.piece_bytes
@@ -290,8 +289,7 @@ class Link:
 
     def _draw(self, conditions: Conditions) -> None:
         random = self._rng.random
-        lost, reset, stalled = random() < conditions.lost, random() < conditions.reset, random() < conditions.stalled
-        self._lost = self._lost or lost
+        reset, stalled = random() < conditions.reset, random() < conditions.stalled
         self._reset_at = self._sent + self._byte(conditions) if reset else math.inf
         self._stall_at = self._sent + self._byte(conditions) if stalled else math.inf
 
