@@ -89,6 +89,8 @@ class World:
         self.providers: dict[str, MockProvider | RequestProvider] = {}
         self.network: Network | None = None
         self.client: WireClient | None = None
+        self.pool = pool
+        """How its connections are pooled, at level "bytes"."""
         for host in self._places:
             self._store_keys(host)
         given = _given(provider, list(self._places))
@@ -218,7 +220,8 @@ class World:
         for place, key in zip(self._places[host], self._keys(host), strict=True):
             self.vault.store(place, key, self.hosts[host].key_lifetime)
 
-    def _fingerprints(self) -> dict[str, str]:
+    def fingerprints(self) -> dict[str, str]:
+        """Those of the keys that are good now, by deployment."""
         found: dict[str, str] = {}
         for deployment in self.config.deployments:
             host = _host(deployment)
@@ -239,9 +242,9 @@ class World:
             )
             network.add(host, provider, self.weather[host], http2=plan.http2)
         everywhere = all(plan.http2 for plan in self.hosts.values())
-        config = pool or PoolConfig(http2=Http2.ONLY if everywhere else Http2.OFF)
-        self.client = client = WireClient(network, lambda: self.node.now(), config)
-        fingerprints = self._fingerprints()
+        self.pool = pool or PoolConfig(http2=Http2.ONLY if everywhere else Http2.OFF)
+        self.client = client = WireClient(network, lambda: self.node.now(), self.pool)
+        fingerprints = self.fingerprints()
         return WireNode(self.clock, self.config, seed=self.seed, vault=self.vault, fingerprints=fingerprints, client=client)
 
     def _request_node(self) -> RequestNode:
@@ -254,7 +257,7 @@ class World:
             self.config,
             seed=self.seed,
             vault=self.vault,
-            fingerprints=self._fingerprints(),
+            fingerprints=self.fingerprints(),
             providers=providers,
             weather=self.weather,
         )
