@@ -11,8 +11,10 @@ from collections.abc import Collection
 from dataclasses import dataclass, field, replace
 from typing import Literal, TypeAlias
 
+from ...connection_pool import PoolConfig
 from ...deployment import Deployment
 from ...queue import Priority
+from ...session import SessionConfig
 from ..provider.fault import Fault
 from ..provider.provider_limiter import ProviderLimits
 
@@ -172,7 +174,8 @@ class Plan:
     level: how deep it goes. seconds: how long the phase in which things go wrong lasts. heal_within: how many seconds after
     that everything must be over and every circuit closed. throttle_free: whether the provider must never have to refuse
     anybody by its own limiter (where ours is as strict, and the network keeps within the guard). callers_left_out,
-    disturbances_left_out: how many `keep` has taken away.
+    disturbances_left_out: how many `keep` has taken away. session: how credentials are refreshed. pool: the client's
+    connections; ``None``: as the world chooses.
     """
 
     scenario: str
@@ -186,6 +189,8 @@ class Plan:
     seconds: float = 60.0
     heal_within: float = 600.0
     throttle_free: bool = False
+    session: SessionConfig = field(default_factory=SessionConfig)
+    pool: PoolConfig | None = None
     callers_left_out: int = 0
     disturbances_left_out: int = 0
 

@@ -1,0 +1,215 @@
+"""How long a world may take to recover once nothing goes wrong any more."""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Iterator
+from typing import Final
+
+from ...budget import BudgetAction
+from ...classify import parse_reset, parse_retry_after
+from ...deployment import Deployment
+from ...queue import CapacityPolicy
+from ..provider.fault_answers import Status, Throttle
+from ..world.plan import BadNetwork, CallerPlan, ClockJump, Faults, HostPlan, Operate, Plan, RotateKey, VaultDown
+from .scenario import host_of, undisturbed_seconds
+
+BEAT: Final = 1.0
+"""Seconds. While a world recovers, somebody asks each deployment at least this often: a circuit only closes by requests."""
+
+_FETCH: Final = 0.2
+"""Seconds the vault takes at most, and some."""
+
+_SPARE: Final = 1.0
+_HINT_JITTER: Final = 1.1
+_LEAST_RATE: Final = 0.1
+_STEPS_TO_FULL_RATE: Final = 90 / 20
+"""Windows from the lowest rate to the full one: a percent for each twentieth of a window."""
+
+
+def heal_bound(plan: Plan) -> float:
+    """Seconds after the end of ``plan.seconds`` within which every request that came before has ended and every circuit has
+    closed, given that from then on nothing goes wrong and requests keep coming (`BEAT`). Infinite where a plan's deployments
+    have clocks switched off that it takes. A drained engine sends nothing, so its circuits may stay as they are.
+
+    In the worst case one thing waits for the other, so the bound is their sum:
+
+    1. *clock*: an engine whose clock was set back sees no time pass until it has caught up with the latest time it saw;
+    2. *attempts* that bad weather has caught run until a clock of theirs runs out, and then fail: the last failures;
+    3. *pauses*: what these are told to wait: the longest backoff, hint or limiter's pause;
+    4. *circuits* that the last failures opened (by now for as long as they ever do), or an operator; then as many probes as
+       they want, one for each beat;
+    5. *credentials*: a refresh that is never answered times out, backs off, and the next one succeeds;
+    6. *connections* made in bad weather may still break: until each has been used up or idled, and a circuit opened by that
+       is closed again;
+    7. *backlog*: whoever still waits is served, at the pace of the limits (from their lowest rate, where there were 429s)
+       and of the slots, or runs out of time.
+    """
+    lanes = [_Lane(plan, deployment) for deployment in plan.deployments]
+    attempt = max(lane.attempt for lane in lanes)
+    circuit = max(lane.circuit for lane in lanes)
+    pause = max(lane.pause for lane in lanes)
+    connections = attempt + pause + circuit + plan.pool.idle_timeout if plan.pool and _breaks_later(plan) else 0.0
+    total = _clock_lag(plan) + attempt + pause + circuit + _credentials(plan) + connections + _backlog(plan, lanes)
+    return total if total == math.inf else math.ceil(10.0 * (total + _SPARE)) / 10.0
+
+
+class _Lane:
+    """A deployment, and what of a plan concerns it."""
+
+    def __init__(self, plan: Plan, deployment: Deployment) -> None:
+        host = host_of(deployment)
+        self.deployment = deployment
+        self.host = next((each for each in plan.hosts if each.host == host), HostPlan(host))
+        self.callers = [caller for caller in plan.callers if caller.deployment == deployment.name]
+        self.faults = [
+            fault for each in plan.disturbances if isinstance(each, Faults) and each.host == host for fault, _ in each.rates
+        ]
+        tokens = max((caller.output_tokens for caller in self.callers), default=1)
+        reading = max((caller.reads_every * (caller.output_tokens + 4) for caller in self.callers), default=0.0)
+        self.undisturbed = undisturbed_seconds(self.host, plan.conditions, tokens) + reading
+        self.attempt = self._attempt(tokens, reading)
+        self.pause = self._pause(plan)
+        self.circuit = self._circuit(plan)
+
+    def _attempt(self, tokens: int, reading: float) -> float:
+        """Each token may come just within its clock; the caller's own time counts towards the total only."""
+        t = self.deployment.config.timeouts
+        pieces = (tokens + 1) * _or_for_ever(t.content_timeout)
+        by_parts = _or_for_ever(t.connect_timeout) + t.first_byte(stream=False) + pieces + reading
+        return min(by_parts, _or_for_ever(t.total_timeout))
+
+    def _pause(self, plan: Plan) -> float:
+        ours, theirs = self.deployment.config.rate_limits, self.host.limits
+        longest = max((*self._hints(plan), ours.window + ours.delivery_guard, 1.0 + (theirs.window if theirs else 0.0)))
+        return max(_HINT_JITTER * longest, self.deployment.config.retry.max_backoff)
+
+    def _hints(self, plan: Plan) -> Iterator[float]:
+        """What scripted answers ask for. A date is as far away as our wall clock is behind."""
+        for fault in self.faults:
+            if isinstance(fault, Throttle):
+                yield parse_retry_after(fault.retry_after, 0.0) or 0.0
+                yield (parse_retry_after(fault.retry_after_ms, 0.0) or 0.0) / 1000.0
+                yield parse_reset(fault.reset, 0.0) or 0.0
+                yield 0.0 if fault.retry_date is None else fault.retry_date + 1.0 + _wall_lag(plan)
+            elif isinstance(fault, Status):
+                yield parse_retry_after(dict(fault.headers).get("retry-after"), 0.0) or 0.0
+
+    def _circuit(self, plan: Plan) -> float:
+        breaker = self.deployment.config.circuit_breaker
+        longest = max(breaker.open_duration, breaker.max_open_duration, *self._hints(plan), 0.0)
+        for each in plan.disturbances:
+            if isinstance(each, Operate) and each.action == "open":
+                longest = max(longest, each.at + each.seconds - plan.seconds)
+        return longest + (1 + breaker.success_threshold) * (BEAT + self.undisturbed)
+
+
+def _clock_lag(plan: Plan) -> float:
+    """By how much the engine's clock is behind the latest time it has seen, when the first phase ends."""
+    ahead, latest = 0.0, 0.0
+    for jump in sorted((each for each in plan.disturbances if isinstance(each, ClockJump)), key=lambda each: each.at):
+        latest = max(latest, jump.at + ahead)
+        ahead += jump.monotonic
+    return max(0.0, latest - (plan.seconds + ahead))
+
+
+def _wall_lag(plan: Plan) -> float:
+    """By how much the engine's wall clock is behind the provider's, at most."""
+    behind, most = 0.0, 0.0
+    for jump in sorted((each for each in plan.disturbances if isinstance(each, ClockJump)), key=lambda each: each.at):
+        behind -= jump.wall
+        most = max(most, behind)
+    return most
+
+
+def _credentials(plan: Plan) -> float:
+    changes = any(isinstance(each, (RotateKey, VaultDown)) for each in plan.disturbances)
+    refused = any(
+        isinstance(fault, Status) and fault.code == 401
+        for each in plan.disturbances
+        if isinstance(each, Faults)
+        for fault, _ in each.rates
+    )
+    if not (changes or refused or any(host.key_lifetime is not None for host in plan.hosts)):
+        return _FETCH
+    return plan.session.refresh_timeout + plan.session.backoff.max_backoff + 2 * _FETCH
+
+
+def _breaks_later(plan: Plan) -> bool:
+    networks = (each.conditions for each in plan.disturbances if isinstance(each, BadNetwork))
+    return any(network.reset or network.stalled for network in networks)
+
+
+def _backlog(plan: Plan, lanes: list[_Lane]) -> float:
+    """The time until the last of those who wait has been served: either all of them are, or those with a timeout have
+    run out of it and the others are."""
+    groups: dict[object, list[_Lane]] = {}
+    for lane in lanes:
+        key = (lane.host.host, lane.deployment.config.secret, lane.deployment.model)
+        groups.setdefault(key, []).append(lane)
+    longest = 0.0
+    for group in groups.values():
+        everybody = [caller for lane in group for caller in lane.callers]
+        patient = [caller for caller in everybody if caller.timeout is None]
+        hurried = (caller.at + caller.timeout - plan.seconds for caller in everybody if caller.timeout is not None)
+        given_up = max(0.0, max(hurried, default=0.0))
+        longest = max(longest, min(_serving(group, everybody), given_up + _serving(group, patient)))
+    return longest
+
+
+def _serving(group: list[_Lane], callers: list[CallerPlan]) -> float:
+    """How long a limiter and its lanes take over these callers, or as many of them as can wait at once."""
+    names = {lane.deployment.name: lane for lane in group}
+    waiting = {name: sum(caller.deployment == name for caller in callers) for name in names}
+    busy = 0.0
+    attempts = 0
+    for name, lane in names.items():
+        served, spending = lane.deployment.served, lane.deployment.spending
+        outside = 2 if served.on_capacity_exhausted is CapacityPolicy.QUEUE else 1
+        waiting[name] = min(waiting[name], served.max_concurrent + outside * served.queue_capacity)
+        slots = served.max_concurrent
+        if spending is not None and spending.on_exceeded is BudgetAction.THROTTLE:
+            slots = max(1, slots // 2)
+        slots = min(slots, lane.deployment.config.rate_limits.concurrent_requests or slots)
+        tries = 1 + (lane.deployment.config.retry.max_retries if _refuses(lane) else 0)
+        busy += math.ceil(waiting[name] * tries / slots) * lane.undisturbed
+        attempts += waiting[name] * tries
+    return busy + _by_limits(group, attempts, callers)
+
+
+def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan]) -> float:
+    """``attempts`` at the pace of each limit. A window holds what its limit says; where the next does not fit into it, the
+    two together hold more than the limit, so there are at most twice as many windows as the tokens fill, and one."""
+    limits = group[0].deployment.config.rate_limits
+    span = limits.window + limits.delivery_guard
+    throttled = any(isinstance(fault, Throttle) for lane in group for fault in lane.faults) or any(map(_refuses, group))
+    share = _LEAST_RATE if any(map(_refuses, group)) else 1.0
+    seconds = _STEPS_TO_FULL_RATE * limits.window if throttled else 0.0
+    if limits.requests_per_minute is not None:
+        seconds += math.ceil(attempts / max(1, int(share * limits.requests_per_minute))) * span
+    for limit in (limits.tokens_per_minute, limits.input_tokens_per_minute, limits.output_tokens_per_minute):
+        if limit is not None and callers:
+            costs = [_cost(caller, limit) for caller in callers]
+            tokens = attempts * sum(costs) / len(costs)
+            seconds += (2 * math.ceil(tokens / max(1, int(share * limit))) + 1) * span
+    return seconds
+
+
+def _cost(caller: CallerPlan, limit: int) -> int:
+    """What a caller reserves, or more: its prompt, what is added to it, and its answer, or as much as there is."""
+    if not caller.limits_output:
+        return limit
+    return min(limit, len(caller.said) // 4 + 10 + caller.output_tokens)
+
+
+def _refuses(lane: _Lane) -> bool:
+    """Whether the provider may go on refusing by its limits, whatever the weather."""
+    ours, theirs = lane.deployment.config.rate_limits, lane.host.limits
+    if theirs is None:
+        return False
+    pairs = ((ours.requests_per_minute, theirs.requests_per_minute), (ours.tokens_per_minute, theirs.tokens_per_minute))
+    return any(their is not None and (our is None or our > their) for our, their in pairs) or ours.window < theirs.window
+
+
+def _or_for_ever(seconds: float | None) -> float:
+    return math.inf if seconds is None else seconds
