@@ -109,7 +109,8 @@ class World:
     @classmethod
     def of(cls, plan: Plan) -> World:
         """The world a plan describes. Its callers and disturbances are not scheduled yet."""
-        world = cls(plan.deployments, seed=plan.seed, level=plan.level, hosts=plan.hosts, conditions=plan.conditions)
+        config = RemoteEngineConfig(plan.deployments, plan.session)
+        world = cls(config, seed=plan.seed, level=plan.level, hosts=plan.hosts, conditions=plan.conditions, pool=plan.pool)
         world.node.jump(chance(plan.seed, "start").uniform(0.0, _FARTHEST_START), 0.0)
         return world
 
