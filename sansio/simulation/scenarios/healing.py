@@ -11,11 +11,14 @@ from ...classify import parse_reset, parse_retry_after
 from ...deployment import Deployment
 from ...queue import CapacityPolicy
 from ..provider.fault_answers import Status, Throttle
-from ..world.plan import BadNetwork, CallerPlan, ClockJump, Faults, HostPlan, Operate, Plan, RotateKey, VaultDown
+from ..world.plan import BadNetwork, CallerPlan, ClockJump, DrainNow, Faults, HostPlan, Operate, Plan, RotateKey, VaultDown
 from .scenario import host_of, undisturbed_seconds
 
-BEAT: Final = 1.0
-"""Seconds. While a world recovers, somebody asks each deployment at least this often: a circuit only closes by requests."""
+BEAT: Final = 0.25
+"""Seconds. While a world recovers, somebody asks each deployment at least so often: a circuit only closes by requests."""
+
+SLOWING: Final = 40
+"""Or, when ``t`` seconds have passed, each ``t / SLOWING``."""
 
 _FETCH: Final = 0.2
 """Seconds the vault takes at most, and some."""
@@ -29,29 +32,31 @@ _STEPS_TO_FULL_RATE: Final = 90 / 20
 
 def heal_bound(plan: Plan) -> float:
     """Seconds after the end of ``plan.seconds`` within which every request that came before has ended and every circuit has
-    closed, given that from then on nothing goes wrong and requests keep coming (`BEAT`). Infinite where a plan's deployments
-    have clocks switched off that it takes. A drained engine sends nothing, so its circuits may stay as they are.
+    closed, given that from then on nothing goes wrong and small requests keep coming (`BEAT`, `SLOWING`). Infinite where a
+    clock is switched off that it takes. A drained engine sends nothing, so its circuits may stay as they are.
 
     In the worst case one thing waits for the other, so the bound is their sum:
 
     1. *clock*: an engine whose clock was set back sees no time pass until it has caught up with the latest time it saw;
-    2. *attempts* that bad weather has caught run until a clock of theirs runs out, and then fail: the last failures;
+    2. *attempts* that bad weather has caught run until a clock of theirs runs out, and then fail; a connection that has
+       fallen silent may catch some more while it lasts. These are the last failures;
     3. *pauses*: what these are told to wait: the longest backoff, hint or limiter's pause;
-    4. *circuits* that the last failures opened (by now for as long as they ever do), or an operator; then as many probes as
-       they want, one for each beat;
+    4. *circuits* that the last failures opened (by now for as long as they ever do), or an operator, or a key's refusal;
+       then as many probes as they want and one that the key's rebuild costs, one for each beat;
     5. *credentials*: a refresh that is never answered times out, backs off, and the next one succeeds;
-    6. *connections* made in bad weather may still break: until each has been used up or idled, and a circuit opened by that
-       is closed again;
-    7. *backlog*: whoever still waits is served, at the pace of the limits (from their lowest rate, where there were 429s)
+    6. *backlog*: whoever still waits is served, at the pace of the limits (from their lowest rate, where there were 429s)
        and of the slots, or runs out of time.
+
+    Where nothing but a drain was planned, nothing fails, and an attempt takes what it takes undisturbed.
     """
     lanes = [_Lane(plan, deployment) for deployment in plan.deployments]
     attempt = max(lane.attempt for lane in lanes)
     circuit = max(lane.circuit for lane in lanes)
     pause = max(lane.pause for lane in lanes)
-    connections = attempt + pause + circuit + plan.pool.idle_timeout if plan.pool and _breaks_later(plan) else 0.0
-    total = _clock_lag(plan) + attempt + pause + circuit + _credentials(plan) + connections + _backlog(plan, lanes)
-    return total if total == math.inf else math.ceil(10.0 * (total + _SPARE)) / 10.0
+    probes = max(lane.probes for lane in lanes)
+    total = _clock_lag(plan) + _silence(plan) + attempt + pause + circuit + _credentials(plan) + _backlog(plan, lanes)
+    beats = max(probes * BEAT, total * probes / (SLOWING - probes))  # b = (total + n b) / SLOWING, for n of them
+    return total if total == math.inf else math.ceil(10.0 * (total + beats + _SPARE)) / 10.0
 
 
 class _Lane:
@@ -68,9 +73,13 @@ class _Lane:
         tokens = max((caller.output_tokens for caller in self.callers), default=1)
         reading = max((caller.reads_every * (caller.output_tokens + 4) for caller in self.callers), default=0.0)
         self.undisturbed = undisturbed_seconds(self.host, plan.conditions, tokens) + reading
-        self.attempt = self._attempt(tokens, reading)
         self.pause = self._pause(plan)
+        if all(isinstance(each, DrainNow) for each in plan.disturbances):
+            self.attempt, self.circuit, self.probes = self.undisturbed, 0.0, 0
+            return
+        self.attempt = self._attempt(tokens, reading)
         self.circuit = self._circuit(plan)
+        self.probes = 2 + deployment.config.circuit_breaker.success_threshold
 
     def _attempt(self, tokens: int, reading: float) -> float:
         """Each token may come just within its clock; the caller's own time counts towards the total only."""
@@ -101,7 +110,7 @@ class _Lane:
         for each in plan.disturbances:
             if isinstance(each, Operate) and each.action == "open":
                 longest = max(longest, each.at + each.seconds - plan.seconds)
-        return longest + (1 + breaker.success_threshold) * (BEAT + self.undisturbed)
+        return longest + (1 + breaker.success_threshold) * self.undisturbed
 
 
 def _clock_lag(plan: Plan) -> float:
@@ -135,9 +144,10 @@ def _credentials(plan: Plan) -> float:
     return plan.session.refresh_timeout + plan.session.backoff.max_backoff + 2 * _FETCH
 
 
-def _breaks_later(plan: Plan) -> bool:
+def _silence(plan: Plan) -> float:
+    """How long a connection may stay silent."""
     networks = (each.conditions for each in plan.disturbances if isinstance(each, BadNetwork))
-    return any(network.reset or network.stalled for network in networks)
+    return max((network.stall_seconds for network in networks if network.stalled), default=0.0)
 
 
 def _backlog(plan: Plan, lanes: list[_Lane]) -> float:
@@ -178,28 +188,38 @@ def _serving(group: list[_Lane], callers: list[CallerPlan]) -> float:
 
 
 def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan]) -> float:
-    """``attempts`` at the pace of each limit. A window holds what its limit says; where the next does not fit into it, the
-    two together hold more than the limit, so there are at most twice as many windows as the tokens fill, and one."""
+    """``attempts`` at the pace of each limit, two beats' worth included.
+
+    Where tokens are counted and the next request does not fit, it and the window together hold more than the limit: there
+    are at most twice as many windows as the tokens fill, and one. Who does not say how long the answer may be reserves all
+    there is: a window each, until that is settled.
+    """
     limits = group[0].deployment.config.rate_limits
     span = limits.window + limits.delivery_guard
     throttled = any(isinstance(fault, Throttle) for lane in group for fault in lane.faults) or any(map(_refuses, group))
-    share = _LEAST_RATE if any(map(_refuses, group)) else 1.0
+    share = min(map(_lowest_rate, group))
+    attempts += 2 * len(group)
     seconds = _STEPS_TO_FULL_RATE * limits.window if throttled else 0.0
     if limits.requests_per_minute is not None:
         seconds += math.ceil(attempts / max(1, int(share * limits.requests_per_minute))) * span
+    told = [caller for caller in callers if caller.limits_output]
     for limit in (limits.tokens_per_minute, limits.input_tokens_per_minute, limits.output_tokens_per_minute):
         if limit is not None and callers:
-            costs = [_cost(caller, limit) for caller in callers]
-            tokens = attempts * sum(costs) / len(costs)
-            seconds += (2 * math.ceil(tokens / max(1, int(share * limit))) + 1) * span
+            each = attempts / len(callers)
+            tokens = each * sum(len(caller.said) // 4 + 10 + caller.output_tokens for caller in told)
+            windows = 2 * math.ceil(tokens / (share * limit)) + 1 + math.ceil(each * (len(callers) - len(told)))
+            seconds += windows * span
     return seconds
 
 
-def _cost(caller: CallerPlan, limit: int) -> int:
-    """What a caller reserves, or more: its prompt, what is added to it, and its answer, or as much as there is."""
-    if not caller.limits_output:
-        return limit
-    return min(limit, len(caller.said) // 4 + 10 + caller.output_tokens)
+def _lowest_rate(lane: _Lane) -> float:
+    """The part of our rate that 429s leave, where the provider allows less than we do: they halve it, and no more come once
+    it is below what is allowed."""
+    ours, theirs = lane.deployment.config.rate_limits, lane.host.limits
+    if theirs is None or not _refuses(lane):
+        return 1.0
+    pairs = ((ours.requests_per_minute, theirs.requests_per_minute), (ours.tokens_per_minute, theirs.tokens_per_minute))
+    return max(_LEAST_RATE, min(their / our for our, their in pairs if our is not None and their is not None) / 2)
 
 
 def _refuses(lane: _Lane) -> bool:

@@ -34,7 +34,7 @@ class Crowd:
     tenants: tuple[str, ...] = ("", "acme", "blue", "coral")
     priorities: tuple[Priority, ...] = _OF_EVERY_CLASS
     unary: float = 0.3
-    unlimited: float = 0.05
+    unlimited: float = 0.03
     hurried: float = 0.35
     longest_timeout: float = 15.0
     leaving: float = 0.05

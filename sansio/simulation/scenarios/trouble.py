@@ -171,9 +171,12 @@ def bad_network(rng: Random, site: Site, host: str, at: float, seconds: float, *
 
 
 def unreachable(rng: Random, site: Site, host: str, at: float, seconds: float) -> BadNetwork:
-    """For a while nobody gets through: dials are refused, or (at other times) nothing is ever heard of them."""
-    lost = rng.choice((0.0, 0.0, 1.0, 0.5))
-    conditions = replace(site.conditions, refused=1.0 - lost, lost=lost, reset=1.0, reset_within=1)
+    """For a while nobody gets through. Either dials are refused and connections reset, or (a black hole) nothing is heard of
+    either."""
+    if maybe(rng, 0.6):
+        conditions = replace(site.conditions, refused=1.0, reset=1.0, reset_within=0)
+    else:
+        conditions = replace(site.conditions, lost=1.0, stalled=1.0, reset_within=0, stall_seconds=round(seconds, 3))
     return BadNetwork(0, round(at, 3), round(seconds, 3), host, conditions)
 
 
