@@ -1,0 +1,301 @@
+"""Circuits: beside each breaker of the engine a naive one (`naive_breaker.py`), which only knows the facts and the notices.
+
+The breakers are only looked at, through what they show without being asked for the time: asking would move them.
+"""
+
+from __future__ import annotations
+
+import math
+from collections.abc import Callable, Mapping, Sequence
+from typing import Any, ClassVar
+
+from ...errors import InferenceError, NetworkError, Unauthorized
+from ...events import (
+    AttemptEnded,
+    Cancel,
+    CircuitAction,
+    Close,
+    Committed,
+    Complete,
+    Drain,
+    Effect,
+    Event,
+    Notice,
+    OverrideCircuit,
+    StartAttempt,
+)
+from ...exchange import Exchange
+from ...lane import Lane
+from .naive_breaker import CLOSED, OPEN, NaiveBreaker, config_of
+from .observed_core import ObservedCore
+from .root_error import root_of
+from .violation import InvariantViolated
+
+
+class _Attempt:
+    """A running attempt, and the epochs in which it began."""
+
+    __slots__ = ("attempt", "endpoint", "endpoint_epoch", "exchange", "key", "key_epoch", "lane")
+
+    def __init__(self, start: StartAttempt, lane: Lane, endpoint: NaiveBreaker, key: NaiveBreaker) -> None:
+        self.attempt = start.attempt
+        self.exchange: Exchange = start.exchange
+        self.lane = lane
+        self.endpoint = endpoint
+        self.endpoint_epoch = endpoint.epoch
+        self.key = key
+        self.key_epoch = key.epoch
+
+
+class CircuitModel:
+    """Holds the circuits of ``core`` to invariants 15 and 16. It has to be there from the first fact on."""
+
+    __slots__ = (
+        "_closed", "_ending", "_generations", "_ill", "_lanes", "_models", "_now", "_refusals", "_refused", "_requests",
+        "_resent", "_running", "_touched",
+    )  # fmt: skip
+
+    def __init__(self, core: ObservedCore) -> None:
+        roster = core.roster
+        self._requests = core.registry.requests
+        self._lanes = roster.lanes
+        self._models = [NaiveBreaker(circuit, config_of(circuit)) for circuit in roster.circuits]
+        self._ill: dict[int, NaiveBreaker] = {}
+        """Those that are not closed, or count failures."""
+        self._touched: list[NaiveBreaker] = []
+        """Those that the last fact concerned."""
+        self._running: dict[int, _Attempt] = {}
+        self._resent: set[int] = set()
+        """Requests that went again because their connection was lost unread: once."""
+        self._refused: set[int] = set()
+        """Requests that have met a 401."""
+        self._generations = [0] * len(roster.sessions)
+        self._refusals: list[tuple[Lane, InferenceError] | None] = [None] * len(roster.sessions)
+        """The 401 that each session's rebuild has to answer."""
+        self._now = -math.inf
+        self._ending = self._closed = False
+
+    def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
+        """Follow one fact, and compare. Raises `InvariantViolated`."""
+        if self._closed:
+            return
+        if now > self._now:
+            self._now = now
+        if self._ill:
+            for model in list(self._ill.values()):
+                model.let_pass(self._now)
+        take = self._FACTS.get(event.__class__)
+        if take is not None:
+            take(self, event)
+        for effect in effects:
+            read = self._EFFECTS.get(effect.__class__)
+            if read is not None:
+                read(self, effect)
+        if (self._touched or self._ill) and not self._closed:
+            self._compare_all()
+
+    def healed(self, now: float, unix_now: float) -> None:
+        """Every circuit is closed, and no probe is out; where nothing is accepted any more, they stay as they are."""
+        if self._ending:
+            return
+        self._now = max(self._now, now)
+        for model in self._models:
+            model.let_pass(self._now)
+            if model.state is not CLOSED:
+                raise InvariantViolated(17, f"{model.name} is still {model.state}")
+            self._compare(model)
+            if model.circuit.breaker.outstanding_probes:
+                raise InvariantViolated(16, f"{model.name} is closed, and a probe is still out")
+
+    # ---- facts ------------------------------------------------------------------------------------------------------
+
+    def _ended(self, event: AttemptEnded) -> None:
+        run = self._running.get(event.request_id)
+        if run is None or run.attempt != event.attempt:
+            return
+        del self._running[event.request_id]
+        error = event.error
+        if error is None:
+            self._report(run, True, True)
+            return
+        if self._lost_unread(event.request_id, run, error, event.stale):
+            self._resent.add(event.request_id)
+            self._report(run, None, None)
+            return
+        root = root_of(error)
+        self._report(run, False if root.counts_as_circuit_failure else None, None)
+        if isinstance(root, Unauthorized):
+            self._note_refusal(event.request_id, run, root)
+        elif root.blames_key:
+            self._trip(run.lane, root)
+
+    def _lost_unread(self, request_id: int, run: _Attempt, error: InferenceError, stale: bool) -> bool:
+        """Whether the connection was lost before the server looked at the request: once, that says nothing of it."""
+        if not isinstance(error, NetworkError) or error.should_retry is False or request_id in self._resent:
+            return False
+        return not run.exchange.committed and (error.unprocessed or (stale and run.lane.deployment.idempotent))
+
+    def _note_refusal(self, request_id: int, run: _Attempt, error: InferenceError) -> None:
+        """A 401 has its rebuild answer for it. The second one of a request is the key's fault."""
+        session = run.lane.session.index
+        if run.exchange.generation == self._generations[session]:
+            self._refusals[session] = (run.lane, error)
+        if request_id in self._refused:
+            self._trip(run.lane, error)
+        self._refused.add(request_id)
+
+    def _committed(self, event: Committed) -> None:
+        run = self._running.get(event.request_id)
+        if run is None or run.attempt != event.attempt:
+            return
+        for model, epoch in ((run.endpoint, run.endpoint_epoch), (run.key, run.key_epoch)):
+            if run.attempt in model.probes:
+                model.report(run.attempt, epoch, True, self._now)
+                self._note(model)
+
+    def _cancelled(self, event: Cancel) -> None:
+        self._forget_request(event.request_id)
+        run = self._running.pop(event.request_id, None)
+        if run is not None:
+            self._report(run, None, None)
+
+    def _drained(self, event: Drain | Close) -> None:
+        """Nobody will probe a circuit any more; after `Close` nothing comes due either."""
+        self._ending = True
+        self._closed = isinstance(event, Close)
+
+    def _overridden(self, event: OverrideCircuit) -> None:
+        lane = self._lanes[event.deployment] if event.deployment is not None else next(iter(self._lanes.values()))
+        endpoint, key = self._models[lane.circuit.index], self._models[lane.key_circuit.index]
+        if event.action is CircuitAction.OPEN:
+            endpoint.force_open(event.duration, self._now)
+            self._note(endpoint)
+            return
+        for model in (endpoint, key):
+            if event.action is CircuitAction.RESET and model.state is CLOSED:
+                model.forget()
+            model.close("reset" if event.action is CircuitAction.RESET else "forced_closed")
+            self._note(model)
+
+    # ---- orders and notices -------------------------------------------------------------------------------------------
+
+    def _started(self, start: StartAttempt) -> None:
+        lane = self._requests[start.request_id].lane
+        endpoint, key = self._models[lane.circuit.index], self._models[lane.key_circuit.index]
+        self._running[start.request_id] = _Attempt(start, lane, endpoint, key)
+        if self._ill:
+            endpoint.start(start.attempt, self._now)
+            key.start(start.attempt, self._now)
+
+    def _completed(self, outcome: Complete) -> None:
+        if self._resent or self._refused:
+            self._forget_request(outcome.request_id)
+        if outcome.error is not None and outcome.error.kind == "circuit_open" and not self._ill:
+            raise InvariantViolated(15, f"request {outcome.request_id} was told of an open circuit, and none is")
+
+    def _noticed(self, notice: Notice) -> None:
+        kind = notice.kind
+        if kind == "circuit" or kind == "key_circuit":
+            lane = self._lanes[notice.deployment]
+            model = self._models[(lane.circuit if kind == "circuit" else lane.key_circuit).index]
+            told = notice.detail["source"], notice.detail["target"], notice.detail["reason"]
+            due = model.untold.popleft() if model.untold else None
+            if told != due:
+                raise InvariantViolated(15, f"{model.name} went {_shown(told)}, and should have gone {_shown(due)}")
+        elif kind == "refresh_ended":
+            self._refreshed(self._lanes[notice.deployment], notice.detail["result"])
+
+    def _refreshed(self, of: Lane, result: str) -> None:
+        """A new credential lifts what is held against the old key; the same one once more makes a 401 stand."""
+        slot = of.session
+        if result == "renewed":
+            self._generations[slot.index] += 1
+            self._refusals[slot.index] = None
+            for lane in slot.lanes:
+                model = self._models[lane.key_circuit.index]
+                model.close("forced_closed")
+                self._note(model)
+        elif result == "unchanged":
+            refusal, self._refusals[slot.index] = self._refusals[slot.index], None
+            if refusal is not None:
+                self._trip(*refusal)
+
+    # ---- what follows ---------------------------------------------------------------------------------------------------
+
+    def _report(self, run: _Attempt, endpoint: bool | None, key: bool | None) -> None:
+        run.endpoint.report(run.attempt, run.endpoint_epoch, endpoint, self._now)
+        run.key.report(run.attempt, run.key_epoch, key, self._now)
+        self._note(run.endpoint)
+        self._note(run.key)
+
+    def _trip(self, lane: Lane, error: InferenceError) -> None:
+        """The key is to blame: nothing goes with it until its hint has passed."""
+        hint = error.retry_after
+        usable = hint is not None and 0 <= hint < math.inf
+        model = self._models[lane.key_circuit.index]
+        model.force_open(hint if usable else lane.deployment.config.circuit_breaker.max_open_duration, self._now)
+        self._note(model)
+
+    def _note(self, model: NaiveBreaker) -> None:
+        model.let_pass(self._now)  # one that is opened for no time at all is half-open at once
+        self._touched.append(model)
+        if model.state is not CLOSED or model.failures:
+            self._ill[model.circuit.index] = model
+        elif self._ill:
+            self._ill.pop(model.circuit.index, None)
+
+    def _forget_request(self, request_id: int) -> None:
+        self._resent.discard(request_id)
+        self._refused.discard(request_id)
+
+    # ---- comparing --------------------------------------------------------------------------------------------------------
+
+    def _compare_all(self) -> None:
+        for model in self._touched:
+            self._compare(model)
+        self._touched.clear()
+        for model in self._ill.values():
+            self._compare(model)
+
+    def _compare(self, model: NaiveBreaker) -> None:
+        """What the breaker shows is what it should be. Time that passed unnoticed may not have moved it yet."""
+        breaker = model.circuit.breaker
+        if model.untold:
+            raise InvariantViolated(15, f"{model.name} should have gone {_shown(model.untold[0])}, and nobody was told")
+        if model.state is CLOSED:
+            if breaker.opened_at is not None:
+                raise InvariantViolated(15, f"{model.name} is not closed, and should be")
+            if breaker.consecutive_failures != len(model.failures):
+                counted = breaker.consecutive_failures
+                raise InvariantViolated(15, f"{model.name} counts {counted} failures, and not {len(model.failures)}")
+            return
+        if breaker.opened_at != model.opened_at:
+            raise InvariantViolated(15, f"{model.name} is {model.state}, but did not open when it should have")
+        if model.state is OPEN and breaker.deadline() != (model.retry_at if model.retry_at < math.inf else None):
+            raise InvariantViolated(15, f"{model.name} is open for another time than it should be")
+        self._compare_probes(model, breaker.outstanding_probes)
+
+    def _compare_probes(self, model: NaiveBreaker, outstanding: int) -> None:
+        out = len(model.probes)
+        if outstanding < out:
+            raise InvariantViolated(15, f"{model.name} knows of {outstanding} probes, and {out} are out")
+        if outstanding > out + model.lapsed:
+            raise InvariantViolated(16, f"{model.name} waits for {outstanding} probes, and only {out} are out")
+
+    _FACTS: ClassVar[Mapping[type[Event], Callable[[Any, Any], None]]] = {
+        AttemptEnded: _ended,
+        Cancel: _cancelled,
+        Close: _drained,
+        Committed: _committed,
+        Drain: _drained,
+        OverrideCircuit: _overridden,
+    }
+    _EFFECTS: ClassVar[Mapping[type[Effect], Callable[[Any, Any], None]]] = {
+        StartAttempt: _started,
+        Complete: _completed,
+        Notice: _noticed,
+    }
+
+
+def _shown(move: tuple[str, str, str] | None) -> str:
+    return "nowhere" if move is None else f"from {move[0]} to {move[1]} ({move[2]})"
