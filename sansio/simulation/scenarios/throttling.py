@@ -45,7 +45,7 @@ def _spared(plan: Plan, host: HostPlan) -> bool:
 
 def _as_strict(plan: Plan, deployment: Deployment, host: HostPlan) -> bool:
     ours, theirs = deployment.config.rate_limits, host.limits
-    assert theirs is not None and not isinstance(ours, dict)
+    assert theirs is not None
     pairs = ((ours.requests_per_minute, theirs.requests_per_minute), (ours.tokens_per_minute, theirs.tokens_per_minute))
     return (
         ours.window == theirs.window
