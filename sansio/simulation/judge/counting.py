@@ -83,9 +83,10 @@ class Counts:
 
     def _described(self, alive: int) -> str:
         shown = self._metrics
-        return (
-            f"{self.submitted} submitted, {alive} alive ({self.in_flight} in flight), {self.done} done, "
-            f"{self.failed} failed, {self.cancelled} cancelled, {self.rejected} rejected; metrics: {shown.submitted} submitted, "
-            f"{shown.queued} queued, {shown.waiting} waiting, {shown.in_flight} in flight, {shown.done} done, "
-            f"{shown.failed} failed, {shown.cancelled} cancelled, {shown.rejected} rejected"
+        counted = f"{self.submitted} submitted, {alive} alive ({self.in_flight} in flight), {self.done} done, "
+        counted += f"{self.failed} failed, {self.cancelled} cancelled, {self.rejected} rejected"
+        metrics = (
+            f"{shown.submitted} submitted, {shown.queued} queued, {shown.waiting} waiting, {shown.in_flight} in flight, "
         )
+        metrics += f"{shown.done} done, {shown.failed} failed, {shown.cancelled} cancelled, {shown.rejected} rejected"
+        return f"{counted}; metrics: {metrics}"
