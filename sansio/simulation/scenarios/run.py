@@ -18,6 +18,7 @@ from ..world.node import Call
 from ..world.plan import CallerPlan, DrainNow, Plan
 from ..world.world import World
 from .failure import Violation, violation_of
+from .healing import BEAT, SLOWING
 from .labels import name_of
 from .recorder import Digest, Recorder
 from .report import Report
@@ -27,12 +28,6 @@ MOST_STEPS: Final = 50_000
 """So many steps may be taken within `LEAST_SECONDS`; more are taken for a loop that never ends (invariant 26)."""
 
 LEAST_SECONDS: Final = 0.001
-
-FOLLOW_UPS_EVERY: Final = 0.25
-"""Seconds between two requests to a deployment while it recovers, at first."""
-
-FOLLOW_UPS_FEWER: Final = 40
-"""After ``t`` seconds there is ``t`` by this between them: a circuit that is open for minutes need not be asked so often."""
 
 FOLLOW_UPS_ALIVE: Final = 2
 """So many of them wait for an answer at a time, so that a low limit is left to others."""
@@ -107,12 +102,13 @@ class _Run:
         world.heal()
         if not self._drains:  # else nothing is accepted any more, and a circuit has nobody to find out that all is well
             self._reach(self._not_recovered, self._send_follow_ups)
+            self._limit = world.clock.now + self._plan.heal_within  # for what was sent meanwhile, and for the end
         self._reach(lambda: self._unanswered(list(node.calls.values())))
         if not self._drains:
             node.drain()
         self._reach(lambda: [] if node.drained else ["the engine is not drained"])
-        if world.judge is not None:
-            world.judge.healed(node.now(), node.unix_now())
+        assert world.judge is not None  # every planned world has one
+        world.judge.healed(node.now(), node.unix_now())
         node.close()
         if node.core.deadline() is not None:
             raise InvariantViolated(17, "a closed engine waits for something")
@@ -121,17 +117,17 @@ class _Run:
         self._reach(self._left_open)
 
     def _reach(self, still_open: Callable[[], list[str]], meanwhile: Callable[[], None] | None = None) -> None:
-        """Let time pass until nothing is open any more; ``meanwhile`` is done every so often until then."""
+        """Let time pass until nothing is open any more, at most until the limit; ``meanwhile`` is done at each beat."""
         clock = self._world.clock
         while found := still_open():
             if clock.now >= self._limit:
                 more = f" and {len(found) - _NAMED} more" if len(found) > _NAMED else ""
-                since = f"{self._plan.heal_within:g} s after the faults stopped"
+                since = f"{clock.now - self._plan.seconds:.3f} s after the faults stopped"
                 raise InvariantViolated(17, f"{since}: {', '.join(found[:_NAMED])}{more}")
             if meanwhile is not None:
                 meanwhile()
-            pause = max(FOLLOW_UPS_EVERY, (clock.now - self._plan.seconds) / FOLLOW_UPS_FEWER)
-            advance(clock, min(clock.now + pause, self._limit))
+            beat = max(BEAT, (clock.now - self._plan.seconds) / SLOWING)  # not often where a circuit is open for minutes
+            advance(clock, min(clock.now + beat, self._limit))
 
     def _send_follow_ups(self) -> None:
         """Requests keep coming, behind all others."""

@@ -38,8 +38,8 @@ class Timeline:
 
     seconds: when the run ended; healed_at: when the faults stopped. submitted, done, failed, rejected, cancelled, attempts,
     throttled, retries: how many in each bin. queued (those who back off or wait for a credential among them), in_flight: the
-    most at a time. limit_used: by limiter, the part of its limit that is used, in its fullest dimension, at the bin's first
-    fact; as before where there was none. circuits: by circuit, its states one after the other. disturbances: when what went
+    most at a time. limit_used: by limiter, the most of its limit that was used, in its fullest dimension (where no fact fell
+    into a bin, what the last one left). circuits: by circuit, its states one after the other. disturbances: when what went
     wrong. Limiters and circuits are named after the deployments that share them.
     """
 
@@ -75,15 +75,17 @@ class TimelineRecorder:
         self._bins: list[list[int]] = []
         self._queued: list[int] = []
         self._in_flight: list[int] = []
-        limited = [group for group in core.roster.groups if any(_limits(group))]
-        self._levels: list[tuple[Group, list[float]]] = [(group, []) for group in limited]
+        self._limiters = [_LimiterLevels(group) for group in core.roster.groups if any(_limits(group))]
         closed = CircuitState.CLOSED.value
         self._moves: dict[int, list[tuple[str, float]]] = {each.index: [(closed, 0.0)] for each in core.roster.circuits}
 
     def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
         """One step of the engine."""
         metrics = self._metrics
-        at = self._reach(now)
+        begun = len(self._bins)
+        at = self._reach()
+        for limiter in self._limiters:
+            limiter.sample(at, now, anew=at >= begun)
         self._counted, before = _counts(metrics), self._counted
         counts = self._bins[at]
         for index, count in enumerate(self._counted):
@@ -100,7 +102,7 @@ class TimelineRecorder:
     def timeline(self) -> Timeline:
         """All that was heard of until now."""
         seconds = self._clock.now
-        self._reach(None)
+        self._reach()
         series = [tuple(counts[index] for counts in self._bins) for index in range(len(self._counted))]
         submitted, done, failed, rejected, cancelled, attempts, throttled, retries = series
         return Timeline(
@@ -117,16 +119,13 @@ class TimelineRecorder:
             retries=retries,
             queued=tuple(self._queued),
             in_flight=tuple(self._in_flight),
-            limit_used={name_of(group): tuple(levels) for group, levels in self._levels},
+            limit_used={name_of(each.group): tuple(each.levels) for each in self._limiters},
             circuits={name_of(each): _spans(self._moves[each.index], seconds) for each in self._roster.circuits},
             disturbances=tuple(_lasting(each, self._plan.seconds) for each in self._plan.disturbances),
         )
 
-    def _reach(self, now: float | None) -> int:
-        """The bin of this moment, and all before it. A new one begins as the last fact left things.
-
-        now: by the engine's clock, for the limiters; ``None`` leaves them as they were last seen.
-        """
+    def _reach(self) -> int:
+        """The bin of this moment, and all before it. A new one begins as the last fact left things."""
         while (at := int(self._clock.now / self._bin_seconds)) >= 2 * _BINS:
             self._halve()
         new = at + 1 - len(self._bins)
@@ -134,10 +133,8 @@ class TimelineRecorder:
             self._bins += ([0] * len(self._counted) for _ in range(new))
             self._queued += [self._waiting] * new
             self._in_flight += [self._running] * new
-            for group, levels in self._levels:
-                levels += [levels[-1] if levels else 0.0] * new
-                if now is not None:
-                    levels[-1] = _used(group.limiter.snapshot(now))
+            for limiter in self._limiters:
+                limiter.levels += [limiter.level] * new
         return at
 
     def _halve(self) -> None:
@@ -146,8 +143,22 @@ class TimelineRecorder:
         self._bins = [[sum(pair) for pair in zip(*two, strict=True)] for two in _by_two(self._bins)]
         self._queued = [max(two) for two in _by_two(self._queued)]
         self._in_flight = [max(two) for two in _by_two(self._in_flight)]
-        for _, levels in self._levels:
-            levels[:] = [max(two) for two in _by_two(levels)]
+        for limiter in self._limiters:
+            limiter.levels = [max(two) for two in _by_two(limiter.levels)]
+
+
+class _LimiterLevels:
+    """How full one limiter was, by bin, and is now."""
+
+    def __init__(self, group: Group) -> None:
+        self.group = group
+        self.level = 0.0
+        self.levels: list[float] = []
+
+    def sample(self, at: int, now: float, *, anew: bool) -> None:
+        """Look at it. ``anew``: the bin has only just begun, so what was before says nothing of it."""
+        self.level = _used(self.group.limiter.snapshot(now))
+        self.levels[at] = self.level if anew else max(self.level, self.levels[at])
 
 
 def _by_two(values: Sequence[_Value]) -> list[Sequence[_Value]]:
