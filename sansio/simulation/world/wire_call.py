@@ -131,7 +131,7 @@ class WireCall:
         return self._state is _State.INSIDE
 
     def _step(self, now: float) -> None:
-        match self.worker.step(now):
+        match step := self.worker.step(now):
             case Receive():
                 self._receive(now)
             case Deliver(chunk):
@@ -152,7 +152,7 @@ class WireCall:
                 self._end(None)
             case Raise(error):
                 self._end(error)
-            case step:
+            case _:
                 assert_never(step)
 
     def _send(self, request: HttpRequest) -> None:

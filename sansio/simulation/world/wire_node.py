@@ -146,8 +146,7 @@ class WireNode(Node):
     def step_away(self, call: WireCall) -> None:
         """Its caller is away from now on."""
         todo = self._board.step_away(call, self.now(), self.unix_now())
-        if todo is not None:
-            self.do(todo)
+        assert todo is None  # its last step was a chunk, and a worker hands none over while there is anything else to do
 
     def forget(self, call: WireCall) -> None:
         """Its caller is gone."""
