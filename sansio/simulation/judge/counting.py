@@ -2,6 +2,8 @@
 
 from __future__ import annotations
 
+from collections.abc import Iterable
+
 from ...batch import TokenUsage
 from .observed_core import ObservedCore
 from .violation import InvariantViolated
@@ -11,7 +13,7 @@ class Counts:
     """Requests by what became of them, attempts, and what they used. `Outcomes` counts; `check` compares."""
 
     __slots__ = (
-        "_core", "_metrics", "_totals", "attempts", "cancelled", "done", "failed", "in_flight", "rejected", "submitted",
+        "_core", "_metrics", "_used", "attempts", "cancelled", "done", "failed", "in_flight", "rejected", "submitted",
         "undecided", "unknown",
     )  # fmt: skip
 
@@ -23,31 +25,28 @@ class Counts:
         """Requests refused in the step they came in: before they were accepted, or just after. That is not for an outsider
         to know, so they may be counted as either."""
         self.unknown = 0
-        self._totals = [0, 0, 0, 0, 0]
+        self._used: list[TokenUsage] = []
 
     def used(self, usage: TokenUsage | None) -> None:
         """An attempt used so much."""
         if usage is None:
             self.unknown += 1
-            return
-        totals = self._totals
-        totals[0] += usage.input_tokens
-        totals[1] += usage.output_tokens
-        totals[2] += usage.cached_input_tokens
-        totals[3] += usage.cache_write_tokens
-        totals[4] += usage.reasoning_tokens
+        else:
+            self._used.append(usage)
 
     def check(self, alive: int) -> None:
         """After every fact: ``alive`` requests are neither refused nor over."""
         shown = self._metrics
-        if shown.failed != self.failed or shown.rejected != self.rejected or self.undecided:
+        if self.undecided:
             self._decide()
         if (
             shown.submitted != self.submitted
             or shown.in_flight != self.in_flight
             or shown.queued + shown.waiting + shown.in_flight != alive
             or shown.done != self.done
+            or shown.failed != self.failed
             or shown.cancelled != self.cancelled
+            or shown.rejected != self.rejected
             or shown.queued < 0
             or shown.waiting < 0
         ):
@@ -60,14 +59,10 @@ class Counts:
 
     def healed(self) -> None:
         """The sums of all usage."""
-        usage = self._core.registry.usage.value()
-        shown = [
-            usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens,
-            usage.reasoning_tokens,
-        ]  # fmt: skip
-        if shown != self._totals:
+        used, shown = _sum(self._used), _sum([self._core.registry.usage.value()])
+        if used != shown:
             names = "input, output, cached input, cache write and reasoning tokens"
-            raise InvariantViolated(21, f"all attempts used {self._totals} {names}, the engine's sum is {shown}")
+            raise InvariantViolated(21, f"all attempts used {used} {names}, the engine's sum is {shown}")
 
     def _decide(self) -> None:
         """Settle how those refused at once were counted."""
@@ -90,3 +85,14 @@ class Counts:
         )
         metrics += f"{shown.done} done, {shown.failed} failed, {shown.cancelled} cancelled, {shown.rejected} rejected"
         return f"{counted}; metrics: {metrics}"
+
+
+def _sum(used: Iterable[TokenUsage]) -> list[int]:
+    totals = [0, 0, 0, 0, 0]
+    for usage in used:
+        totals[0] += usage.input_tokens
+        totals[1] += usage.output_tokens
+        totals[2] += usage.cached_input_tokens
+        totals[3] += usage.cache_write_tokens
+        totals[4] += usage.reasoning_tokens
+    return totals

@@ -7,10 +7,13 @@ from typing import TYPE_CHECKING
 
 from ...batch import TokenChunk
 from ...events import Effect, Event
+from .circuit_model import CircuitModel
+from .limit_model import LimitModel
 from .observed_core import ObservedCore
 from .outcomes import Outcomes
 from .part import Part, SeesChunks, SeesEnds, SeesSending
 from .progress import Progress
+from .session_model import SessionModel
 
 if TYPE_CHECKING:
     from ..world.node import Call
@@ -26,7 +29,7 @@ class Judge:
         self, core: ObservedCore, secrets: Callable[[], Sequence[str]] = tuple, *, parts: Sequence[Part] | None = None
     ) -> None:
         if parts is None:
-            parts = (Outcomes(core, secrets), Progress(core))
+            parts = (Outcomes(core, secrets), Progress(core), CircuitModel(core), LimitModel(core), SessionModel(core))
         self.parts = tuple(parts)
         self._observe = [part.observed for part in self.parts]
         self._sent = [part.sent for part in self.parts if isinstance(part, SeesSending)]

@@ -24,6 +24,7 @@ from ...events import (
     Drained,
     Effect,
     Event,
+    HeadReceived,
     Notice,
     RefreshSession,
     SessionReport,
@@ -94,13 +95,16 @@ class Outcomes:
         if now > self._now:
             self._now = now
         self._step += 1
-        take = self._facts.get(event.__class__)
+        kind = event.__class__
+        take = self._facts.get(kind)
         if take is not None:
             take(event)
         if effects:
             orders = self._orders
             for effect in effects:
                 orders[effect.__class__](effect)
+        elif kind is HeadReceived or kind is Committed:
+            return  # half of all facts, and nothing came of this one; what it broke all the same shows at the next
         if self._settle is not None:
             settle, self._settle = self._settle, None
             settle(self._subject)

@@ -6,7 +6,6 @@ from collections.abc import Callable, Sequence
 
 from ...errors import InferenceError
 from ...events import Notice
-from ...trace import describe
 from .violation import InvariantViolated
 
 
@@ -24,15 +23,19 @@ class Secrecy:
         self._known = tuple(dict.fromkeys(filter(None, self._secrets())))
 
     def check_error(self, error: InferenceError) -> None:
-        """An error, and all that led to it."""
-        shown = f"{error} {error!r} {error.to_dict()!r}"
-        for secret in self._known:
-            if secret in shown:
-                raise InvariantViolated(19, f"a credential is shown by an error of kind {error.kind!r}")
+        """An error, all that it holds, and all that led to it: whatever `to_dict`, ``str`` and ``repr`` are made from."""
+        known = self._known
+        link: BaseException | None = error
+        while link is not None:
+            shown = f"{link} {link!r} {vars(link)}"
+            for secret in known:
+                if secret in shown:
+                    raise InvariantViolated(19, f"a credential is shown by an error of kind {error.kind!r}")
+            link = link.__cause__
 
     def check_notice(self, notice: Notice) -> None:
         """What operators are told."""
-        shown = f"{notice.detail} {describe(notice)}"
+        shown = str(notice.detail)
         for secret in self._known:
             if secret in shown:
                 raise InvariantViolated(19, f"a credential is shown by a notice of kind {notice.kind!r}")
