@@ -9,7 +9,7 @@ from __future__ import annotations
 
 from collections import deque
 from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, TypedDict, Unpack
+from typing import TYPE_CHECKING, Final, TypedDict, Unpack
 
 from ...batch import ExecuteBatch, TokenChunk, Tokens
 from ...deployment import RemoteEngineConfig
@@ -27,6 +27,10 @@ if TYPE_CHECKING:
     from collections.abc import Sequence
 
     from .world import World
+
+
+GIVE_UP_AFTER: Final = 86_400.0
+"""Virtual seconds after which whoever waits is taken for stuck, even if something still happens in the world."""
 
 
 class RequestOptions(TypedDict, total=False):
@@ -47,16 +51,25 @@ class RequestOptions(TypedDict, total=False):
 class SimulatedEngine:
     """Calls the simulated providers of a world. A context manager, for one thread.
 
-    on_notice: called with each `Notice`; it must not wait, close or drain. Raises `ValueError` for a world that does not go
-    down to the bytes. What it waits for may never come (a drain while a stream is held open and not read): where nothing at
-    all is going to happen any more, waiting raises `RuntimeError`.
+    on_notice: called with each `Notice`; it must not wait, close or drain. give_up_after: virtual seconds that one wait may
+    take. Raises `ValueError` for a world that does not go down to the bytes.
+
+    What is waited for may never come (a drain while a stream is held open, and not read): waiting raises `RuntimeError`
+    when nothing is going to happen any more, or it has taken too long.
     """
 
-    def __init__(self, world: World, *, on_notice: Callable[[Notice], None] | None = None) -> None:
+    def __init__(
+        self,
+        world: World,
+        *,
+        on_notice: Callable[[Notice], None] | None = None,
+        give_up_after: float = GIVE_UP_AFTER,
+    ) -> None:
         if not isinstance(world.node, WireNode):
             raise ValueError('level: an engine for callers needs a world of level "bytes"')
         self.world = world
         self._node = world.node
+        self._patience = give_up_after
         self._entered = False
         self._running = False
         if on_notice is not None:
@@ -144,11 +157,14 @@ class SimulatedEngine:
 
     def wait_until(self, there: Callable[[], bool]) -> None:
         """Let the world go on until it is there. Raises `RuntimeError` if it never will be."""
+        clock = self.world.clock
+        until = clock.now + self._patience
         while not there():
-            if not self.world.clock.step():
-                raise RuntimeError(
-                    "this waits for something that can never come: nothing is going to happen in this world any more"
+            if not clock.step(until):
+                why = (
+                    "nothing is going to happen any more" if clock.next() is None else f"{self._patience:g} seconds are over"
                 )
+                raise RuntimeError(f"this waits for something that does not come: {why} (virtual time {clock.now:.3f})")
 
 
 class SimulatedRequest:
