@@ -1,0 +1,52 @@
+"""The asyncio driver's own `RemoteEngine`, at a place in a world."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Callable
+
+from drivers.asyncio_driver import RemoteEngine as Driver
+from sansio import Notice, RefreshSession, RemoteEngineCore
+from sansio.simulation.world.world import World
+
+from .asyncio_loop import VirtualEventLoop
+from .line import Client
+from .place import Place
+
+
+class RemoteEngine(Driver):
+    """The driver's engine with a world's clocks, keys and network. Everything else is the driver's."""
+
+    def __init__(self, world: World, *, on_notice: Callable[[Notice], None] | None = None, name: str = "driver") -> None:
+        self._place = Place(world, name)
+        super().__init__(world.config, on_notice=on_notice, client=client_of(world))
+
+    async def __aenter__(self) -> RemoteEngine:
+        loop = asyncio.get_running_loop()
+        if not isinstance(loop, VirtualEventLoop) or loop.clock is not self._place.world.clock:
+            raise RuntimeError("an engine of a world runs in that world's time: use `run`, or a loop of `event_loop(world)`")
+        await super().__aenter__()
+        return self
+
+    async def __aexit__(self, *raised: object) -> None:
+        await super().__aexit__(*raised)
+        self._place.check()
+
+    def unix_now(self) -> float:
+        """The world's wall clock."""
+        return self._place.unix_now()
+
+    def _make_core(self) -> RemoteEngineCore:
+        return self._place.core()
+
+    def _refresh(self, order: RefreshSession) -> None:
+        self._place.fetch(order, self.tell)
+
+
+def client_of(world: World) -> Client:
+    """The world's network, for asyncio."""
+    return Client(world, asyncio.Event, _pause)
+
+
+async def _pause() -> None:
+    """asyncio wants nothing."""

@@ -1,0 +1,80 @@
+"""Running a test's own code against a world, on either backend. Each is imported when it is asked for."""
+
+from __future__ import annotations
+
+import asyncio
+from collections.abc import Awaitable, Callable
+from typing import Any, Literal, TypeAlias, TypeVar, assert_never
+
+from sansio import Notice
+from sansio.simulation.world.world import World
+
+from .asyncio_loop import GIVE_UP_AFTER, event_loop
+from .line import Client
+
+Result = TypeVar("Result")
+
+Backend: TypeAlias = Literal["asyncio", "trio"]
+
+
+def run(
+    world: World,
+    main: Callable[..., Awaitable[Result]],
+    *args: Any,
+    backend: Backend = "asyncio",
+    give_up_after: float = GIVE_UP_AFTER,
+) -> Result:
+    """Run ``main(engine, *args)`` in the time of ``world``: its result.
+
+    The engine is the backend's own driver's, entered, and closed at the end. Raises whatever ``main`` raises,
+    `InvariantViolated` where the engine was found wanting, and `RuntimeError` when nothing can happen any more, or the
+    virtual seconds ``give_up_after`` are over.
+    """
+    engine = engine_of(world, backend)
+
+    async def whole() -> Result:
+        async with engine:
+            return await main(engine, *args)
+
+    if backend == "trio":
+        return run_trio(world, whole, give_up_after=give_up_after)
+    with asyncio.Runner(loop_factory=lambda: event_loop(world, give_up_after=give_up_after)) as runner:
+        return runner.run(whole())
+
+
+def run_trio(
+    world: World, main: Callable[..., Awaitable[Result]], *args: Any, give_up_after: float = GIVE_UP_AFTER
+) -> Result:
+    """`trio.run` in the time of ``world``. Raises as `run` does."""
+    from .trio_clock import run_trio
+
+    return run_trio(world, main, *args, give_up_after=give_up_after)
+
+
+def engine_of(
+    world: World, backend: Backend = "asyncio", *, on_notice: Callable[[Notice], None] | None = None, name: str = "driver"
+) -> Any:
+    """A driver's engine in ``world``, not entered yet. name: tells its chances from those of another engine there."""
+    match backend:
+        case "asyncio":
+            from .asyncio_engine import RemoteEngine
+
+            return RemoteEngine(world, on_notice=on_notice, name=name)
+        case "trio":
+            from .trio_engine import RemoteEngine as OfTrio
+
+            return OfTrio(world, on_notice=on_notice, name=name)
+        case _:
+            assert_never(backend)
+
+
+def client_of(world: World, backend: Backend = "asyncio") -> Client:
+    """The world's network, as the ``client=`` of an engine that you make yourself."""
+    match backend:
+        case "asyncio":
+            from .asyncio_engine import client_of
+        case "trio":
+            from .trio_engine import client_of
+        case _:
+            assert_never(backend)
+    return client_of(world)
