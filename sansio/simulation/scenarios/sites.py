@@ -81,7 +81,7 @@ def draw_site(rng: Random, level: Level, load: float, wishes: Wishes = Wishes())
     http2 = maybe(rng, 0.4)
     for number in range(1 + max(host for host, _, _ in layout)):
         share = load * sum(host == number for host, _, _ in layout) / len(layout)
-        ours.append(_rate_limits(rng, share, conditions, must=wishes.limits != "any"))
+        ours.append(_rate_limits(rng, share, conditions, wishes.limits))
         host = HostPlan(
             _HOSTS[number],
             _their_limits(rng, ours[-1], wishes.limits),
@@ -157,10 +157,11 @@ def delivery_seconds(conditions: Conditions) -> float:
     return 6.0 * (conditions.latency + conditions.jitter)
 
 
-def _rate_limits(rng: Random, load: float, conditions: Conditions, *, must: bool) -> RateLimits:
-    window = round(rng.uniform(1.0, 8.0), 3)
+def _rate_limits(rng: Random, load: float, conditions: Conditions, theirs: TheirLimits) -> RateLimits:
+    """From half of what comes to four times as much. Where the provider's are lower, ours are not the ones to be felt."""
+    must, window = theirs != "any", round(rng.uniform(1.0, 8.0), 3)
     kind = rng.choice(("requests", "tokens", "both", "parts") if must else ("none", "requests", "tokens", "both", "parts"))
-    fair = load * window * rng.choice((0.5, 0.9, 1.5, 4.0))
+    fair = load * window * rng.choice((1.5, 2.5) if theirs == "lower" else (0.5, 0.9, 1.5, 4.0))
     requests = max(2, round(fair)) if kind in ("requests", "both") or (must and kind == "parts") else None
     tokens = max(3 * _LARGEST_REQUEST_TOKENS, round(fair * _TOKENS_OF_A_REQUEST))
     return RateLimits(
@@ -177,7 +178,7 @@ def _rate_limits(rng: Random, load: float, conditions: Conditions, *, must: bool
 
 def _their_limits(rng: Random, ours: RateLimits, wish: TheirLimits) -> ProviderLimits | None:
     how = rng.choice(("none", "equal", "higher")) if wish == "any" else wish
-    share = {"equal": 1.0, "higher": 1.5}.get(how) or rng.uniform(0.4, 0.9)
+    share = {"equal": 1.0, "higher": 1.5}.get(how) or rng.uniform(0.25, 0.75)
     requests, tokens = ours.requests_per_minute, ours.tokens_per_minute
     if how == "none" or (requests is None and tokens is None):
         return None
@@ -190,11 +191,11 @@ def _their_limits(rng: Random, ours: RateLimits, wish: TheirLimits) -> ProviderL
 
 def _circuit_breaker(rng: Random, undisturbed: float) -> CircuitBreakerConfig:
     return CircuitBreakerConfig(
-        failure_threshold=rng.randint(3, 10),
+        failure_threshold=rng.choice((3, 3, 4, 5, 7, 10)),
         window=round(rng.uniform(1.0, 10.0), 3) if maybe(rng, 0.4) else None,
-        open_duration=round(rng.choice((1.0, 2.0, 5.0, 12.0)) * rng.uniform(0.8, 1.5), 3),
+        open_duration=round(rng.choice((1.0, 2.0, 4.0, 10.0)) * rng.uniform(0.8, 1.6), 3),
         open_multiplier=rng.choice((1.0, 1.5, 2.0)),
-        max_open_duration=round(rng.uniform(6.0, 30.0), 3),
+        max_open_duration=round(rng.uniform(2.0, 25.0), 3),
         half_open_max_probes=rng.randint(1, 3),
         success_threshold=rng.randint(1, 3),
         probe_timeout=round(2.0 * undisturbed + rng.uniform(1.0, 8.0), 3),
@@ -216,7 +217,7 @@ def _timeouts(rng: Random, undisturbed: float, *, long: bool) -> Timeouts:
 def _retry(rng: Random) -> RetryPolicy:
     initial = round(rng.choice((0.05, 0.3, 1.0)) * rng.uniform(0.5, 1.5), 4)
     return RetryPolicy(
-        max_retries=rng.randint(0, 4),
+        max_retries=rng.choice((0, 1, 2, 3, 3, 4)),
         initial_backoff=initial,
         max_backoff=round(max(initial, rng.uniform(0.5, 6.0)), 4),
         backoff_multiplier=rng.choice((1.0, 2.0, 3.0)),
@@ -230,7 +231,7 @@ def _serving(rng: Random, load: float, wishes: Wishes) -> Serving:
     policies = (CapacityPolicy.QUEUE,) if wishes.room else tuple(CapacityPolicy)
     return Serving(
         max_concurrent=rng.choice((2, 4, 8, 16, 32, 64)) if load < 4 else rng.choice((4, 8, 16, 32, 64)),
-        queue_capacity=rng.choice((256, 1024)) if wishes.room else rng.choice((1, 3, 10, 40, 1024)),
+        queue_capacity=rng.choice((256, 1024)) if wishes.room else rng.choice((1, 3, 10, 40, 100, 256, 1024)),
         on_capacity_exhausted=rng.choice(policies),
         queue_timeout=round(rng.uniform(0.3, 8.0), 3),
         on_circuit_open=OpenCircuitPolicy.WAIT if maybe(rng, wishes.outlasts) else OpenCircuitPolicy.REJECT,

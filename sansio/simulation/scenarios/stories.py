@@ -41,7 +41,7 @@ def brownout(rng: Random, level: Level) -> Story:
     for host in _some(rng, site):
         families = rng.sample((trouble.refusals, trouble.slowness, trouble.breakages), 2)
         at, lasts = _while(rng, seconds, 0.5, 0.9)
-        disturbances.append(trouble.faults(rng, host.host, at, lasts, families, rng.uniform(0.1, 0.6), kinds=8))
+        disturbances.append(trouble.faults(rng, host.host, at, lasts, families, rng.uniform(0.15, 0.9), kinds=8))
         if maybe(rng, 0.3):
             disturbances.append(trouble.bad_network(rng, site, host.host, at, lasts, rate=0.3))
     callers = gather(rng, site, [(Crowd(site.names), in_some_way(rng, count, 0.0, seconds))])
@@ -55,9 +55,9 @@ def throttle_storm(rng: Random, level: Level) -> Story:
     site = draw_site(rng, level, count / seconds, Wishes(limits="lower" if lower else "any"))
     disturbances = trouble.a_little_of_everything(rng, site, seconds)
     for host in site.hosts:
-        for _ in range(rng.randint(0 if lower else 1, 3)):
+        for _ in range(rng.randint(1, 3)):
             at, lasts = _while(rng, seconds, 0.05, 0.4)
-            rate = rng.choice((0.1, 0.4, 1.0))
+            rate = rng.choice((0.1, 0.5, 1.0))
             disturbances.append(trouble.faults(rng, host.host, at, lasts, (trouble.throttles,), rate, kinds=5))
     callers = gather(rng, site, [(Crowd(site.names), in_some_way(rng, count, 0.0, seconds))])
     return Story(seconds, site, callers, tuple(disturbances))
@@ -70,7 +70,7 @@ def key_rotation(rng: Random, level: Level) -> Story:
     disturbances = trouble.a_little_of_everything(rng, site, seconds)
     for host in site.hosts:
         for _ in range(rng.randint(1, 4)):
-            lag = rng.choice((0.0, 0.0, rng.uniform(0.05, 1.0), rng.uniform(1.0, 5.0)))
+            lag = rng.choice((0.0, 0.0, 0.0, rng.uniform(0.05, 0.5), rng.uniform(0.5, 5.0)))
             disturbances.append(RotateKey(0, round(rng.uniform(0.02, 0.9) * seconds, 3), host.host, round(lag, 3)))
         for _ in range(rng.randint(0, 2)):
             at, lasts = _while(rng, seconds, 0.03, 0.25)
@@ -90,7 +90,7 @@ def slow_provider(rng: Random, level: Level) -> Story:
     disturbances = trouble.a_little_of_everything(rng, site, seconds)
     for host in site.hosts:
         at, lasts = _while(rng, seconds, 0.3, 0.9)
-        disturbances.append(trouble.faults(rng, host.host, at, lasts, (trouble.slowness,), rng.uniform(0.2, 0.8), kinds=6))
+        disturbances.append(trouble.faults(rng, host.host, at, lasts, (trouble.slowness,), rng.uniform(0.2, 0.95), kinds=6))
     crowd = Crowd(site.names, slow=0.15, leaving=0.1)
     callers = gather(rng, site, [(crowd, in_some_way(rng, count, 0.0, seconds))])
     return Story(seconds, site, callers, tuple(disturbances))
@@ -104,7 +104,7 @@ def broken_streams(rng: Random, level: Level) -> Story:
     for host in site.hosts:
         at, lasts = _while(rng, seconds, 0.4, 0.9)
         families = (trouble.breakages, trouble.farewells)
-        disturbances.append(trouble.faults(rng, host.host, at, lasts, families, rng.uniform(0.2, 0.7), kinds=9))
+        disturbances.append(trouble.faults(rng, host.host, at, lasts, families, rng.uniform(0.2, 0.9), kinds=9))
         if maybe(rng, 0.6):
             at, lasts = _while(rng, seconds, 0.1, 0.5)
             disturbances.append(trouble.bad_network(rng, site, host.host, at, lasts, rate=0.5))

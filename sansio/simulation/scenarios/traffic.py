@@ -73,7 +73,7 @@ def at_once(rng: Random, count: int, start: float, end: float) -> list[float]:
 def in_some_way(rng: Random, count: int, start: float, end: float) -> list[float]:
     """So many arrivals: evenly, in bursts, in a flood, or half one and half the other."""
     way = rng.choice((evenly, evenly, in_bursts, at_once))
-    half = count // 2 if maybe(rng, 0.5) else 0
+    half = count // 2 if maybe(rng, 0.7) else 0
     return evenly(rng, half, start, end) + way(rng, count - half, start, end)
 
 
