@@ -1,0 +1,127 @@
+"""The pytest plugin: worlds for tests, seeded by an option, named where a test fails, looked at when it is over."""
+
+from __future__ import annotations
+
+import os
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+
+ROOT = Path(__file__).resolve().parent.parent
+
+HEAD = """
+from sansio import Deployment, ExecuteBatch, Message, Secret
+from sansio.simulation import MockProvider
+
+deployment = Deployment(name="chat", model="gpt-4o", runtime_config={"api_key": Secret.from_env("NOT_THERE")})
+hello = ExecuteBatch(messages=[Message(role="user", content="hello")])
+"""
+
+
+def pytest_on(folder: Path, body: str, *options: str, plugin: bool = True) -> str:
+    """Runs pytest on a file with this body, with this plugin and no other. Its output."""
+    (folder / "test_it.py").write_text(HEAD + body, encoding="utf-8")
+    loaded = ["-p", "drivers.virtual_time.pytest_plugin"] if plugin else []
+    done = subprocess.run(
+        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *loaded, "-W", "error", *options, str(folder)],
+        capture_output=True, text=True, timeout=60, cwd=folder, check=False,
+        env={
+            **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))},
+            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
+            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
+        },
+    )  # fmt: skip
+    return done.stdout + done.stderr
+
+
+def test_a_world_from_the_fixture(tmp_path: Path) -> None:
+    printed = pytest_on(
+        tmp_path,
+        """
+def test_it(simulated_world):
+    world = simulated_world(deployment, provider=MockProvider(answers={"hello": "Hi there"}))
+    with world.engine() as engine:
+        assert engine.generate(hello).text == "Hi there"
+        world.clock.advance(60)
+    assert world.seed == 0
+
+def test_its_seed(simulated_world):
+    assert simulated_world(deployment, seed=3).seed == 3
+
+def test_other_tests_are_left_alone():
+    pass
+""",
+    )
+    assert "3 passed" in printed
+
+
+def test_the_seed_is_an_option_and_stands_in_the_report_of_a_failure(tmp_path: Path) -> None:
+    body = """
+def test_it(simulated_world):
+    world = simulated_world(deployment)
+    request = world.engine().__enter__().submit(hello)
+    world.clock.advance(0.0)
+    assert world.seed == 0
+"""
+    printed = pytest_on(tmp_path, body, "--world-seed=17")
+    assert "1 failed" in printed
+    assert "error" not in printed  # what a failing test leaves open is not what is wrong with it
+    assert "seed 17 (--world-seed=17), at 0.000 s" in printed
+
+
+@pytest.mark.parametrize(
+    ("left", "said"),
+    [
+        ("world.engine().__enter__().submit(hello)", "left 1 requests or streams open"),
+        ("world.engine().__enter__().stream(hello).__enter__()", "left 1 requests or streams open"),
+        ("world.client.line(None).open(request_of(world), fresh=True); world.clock.step()", "1 connections were left open"),
+    ],
+)
+def test_what_a_test_leaves_open_is_an_error(tmp_path: Path, left: str, said: str) -> None:
+    body = f"""
+from sansio.http import HttpRequest
+
+def request_of(world):
+    return HttpRequest("POST", "http://api.openai.com/", (), b"")
+
+def test_it(simulated_world):
+    world = simulated_world(deployment)
+    {left}
+"""
+    printed = pytest_on(tmp_path, body)
+    assert "1 passed, 1 error" in printed
+    assert said in printed
+    assert "seed 0 (--world-seed=0)" in printed
+
+
+def test_the_judge_has_the_last_word(tmp_path: Path) -> None:
+    printed = pytest_on(
+        tmp_path,
+        """
+def test_it(simulated_world):
+    world = simulated_world(deployment)
+    with world.engine() as engine:
+        engine.generate(hello)
+    world.node.core.registry.metrics.in_flight += 1
+
+def test_unjudged(simulated_world):
+    world = simulated_world(deployment, judged=False, level="requests")
+""",
+    )
+    assert "2 passed, 1 error" in printed
+    assert "InvariantViolated" in printed
+
+
+def test_loading_it_imports_nothing_of_the_project() -> None:
+    code = (
+        "import sys, drivers.virtual_time.pytest_plugin; print([m for m in sys.modules if m.startswith(('sansio', 'trio'))])"
+    )
+    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+    assert done.stdout == "[]\n"
+
+
+def test_without_the_plugin_there_is_no_such_fixture(tmp_path: Path) -> None:
+    printed = pytest_on(tmp_path, "def test_it(simulated_world):\n    pass\n", plugin=False)
+    assert "fixture 'simulated_world' not found" in printed
