@@ -94,9 +94,9 @@ class Connection(ABC):
     def ended(self, error: OSError | None) -> None:
         """It is gone."""
 
+    @abstractmethod
     def is_fit(self) -> bool:
         """Whether another request may go over it now."""
-        return not self._socket.over
 
     def settles(self, line: WireLine) -> bool:
         """Whether it may be fit a moment later. Then the line hears when that is to be seen (`WireLine.settled`)."""
