@@ -11,8 +11,20 @@ from ...classify import parse_reset, parse_retry_after
 from ...deployment import Deployment
 from ...queue import CapacityPolicy
 from ..provider.fault_answers import Status, Throttle
-from ..world.plan import BadNetwork, CallerPlan, ClockJump, DrainNow, Faults, HostPlan, Operate, Plan, RotateKey, VaultDown
-from .scenario import host_of, undisturbed_seconds
+from ..world.plan import (
+    BadNetwork,
+    CallerPlan,
+    ClockJump,
+    DrainNow,
+    Faults,
+    HostPlan,
+    Operate,
+    Plan,
+    RotateKey,
+    VaultDown,
+    host_of,
+)
+from .scenario import undisturbed_seconds
 
 BEAT: Final = 0.25
 """Seconds. While a world recovers, somebody asks each deployment at least so often: a circuit only closes by requests."""

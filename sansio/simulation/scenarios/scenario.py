@@ -9,7 +9,6 @@ from random import Random
 
 from ...connection_pool import PoolConfig
 from ...deployment import Deployment
-from ...http import parse_origin
 from ...session import SessionConfig
 from ..world.plan import CallerPlan, Conditions, Disturbance, HostPlan, Level
 
@@ -58,11 +57,6 @@ class Scenario:
 def maybe(rng: Random, likely: float) -> bool:
     """True with this probability."""
     return rng.random() < likely
-
-
-def host_of(deployment: Deployment) -> str:
-    """Where a deployment is served."""
-    return parse_origin(deployment.codec().endpoint).host
 
 
 def undisturbed_seconds(host: HostPlan, conditions: Conditions, tokens: int) -> float:

@@ -3,8 +3,7 @@
 from __future__ import annotations
 
 from ...deployment import Deployment
-from ..world.plan import BadNetwork, ClockJump, HostPlan, Plan
-from .scenario import host_of
+from ..world.plan import BadNetwork, ClockJump, HostPlan, Plan, host_of
 from .sites import delivery_seconds
 
 

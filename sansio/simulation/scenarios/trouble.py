@@ -32,7 +32,7 @@ from ..provider.faults import (
     Truncate,
     WrongContentType,
 )
-from ..world.plan import BadNetwork, Disturbance, Faults, Operate, RotateKey
+from ..world.plan import ACTIONS, BadNetwork, Disturbance, Faults, Operate, RotateKey
 from .scenario import Site, maybe
 
 LONGEST_HINT: Final = 14.0
@@ -197,7 +197,7 @@ def operations(rng: Random, site: Site, seconds: float, count: int) -> list[Dist
             0,
             round(rng.uniform(0.1, 0.9) * seconds, 3),
             rng.choice(site.names),
-            rng.choice(("rebuild", "open", "close", "reset")),
+            rng.choice(ACTIONS),
             round(rng.uniform(0.2, 6.0), 3),
         )
         for _ in range(count)

@@ -3,23 +3,38 @@
 A plan is drawn from a seed, once. What it leaves to chance while it runs (latencies, which request meets which fault) is
 drawn from generators of their own, so a part of it can be left out (`Plan.keep`) and the rest stays nearly as it was: that
 is how a failing run is made small.
+
+All of them raise `ValueError` at construction for a value out of range, naming the field.
 """
 
 from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, field, replace
-from typing import Literal, TypeAlias
+from typing import Final, Literal, TypeAlias
 
+from ...backoff import require_count, require_number, require_positive
 from ...connection_pool import PoolConfig
 from ...deployment import Deployment
+from ...http import parse_origin
 from ...queue import Priority
 from ...session import SessionConfig
+from ..provider.answers import MAX_OUTPUT_TOKENS
 from ..provider.fault import Fault
 from ..provider.provider_limiter import ProviderLimits
+from .plan_checks import require_known, require_share, require_unique, require_when
 
 Level = Literal["bytes", "requests"]
 """How deep a world goes: down to the bytes (HTTP, connections, the whole mock provider), or to requests and answers."""
+
+LEVELS: Final[tuple[Level, ...]] = ("bytes", "requests")
+
+Action = Literal["rebuild", "open", "close", "reset"]
+"""What an operator does: fetch a credential anew, or act on a circuit."""
+
+ACTIONS: Final[tuple[Action, ...]] = ("rebuild", "open", "close", "reset")
+
+_LONGEST_JUMP: Final = 1e9
 
 
 @dataclass(frozen=True, slots=True)
@@ -47,6 +62,20 @@ class CallerPlan:
     leaves_after: float | None = None
     reads_every: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_count("number", self.number)
+        require_number("at", self.at)
+        require_count("output_tokens", self.output_tokens)
+        require_number("reads_every", self.reads_every)
+        if self.output_tokens > MAX_OUTPUT_TOKENS:
+            raise ValueError(f"output_tokens: {self.output_tokens!r} is more than {MAX_OUTPUT_TOKENS}")
+        if not isinstance(self.priority, Priority):
+            raise ValueError(f"priority: {self.priority!r} is not a Priority; write Priority.NORMAL")
+        if self.timeout is not None:
+            require_positive("timeout", self.timeout)
+        if self.leaves_after is not None:
+            require_number("leaves_after", self.leaves_after)
+
     @property
     def said(self) -> str:
         """The whole prompt, with the marker that tells the provider how long to answer (`answers.py`)."""
@@ -73,6 +102,14 @@ class Conditions:
     stall_seconds: float = 20.0
     piece_bytes: int = 1_400
 
+    def __post_init__(self) -> None:
+        for name in ("latency", "jitter", "stall_seconds"):
+            require_number(name, getattr(self, name))
+        for name in ("refused", "lost", "reset", "stalled"):
+            require_share(name, getattr(self, name))
+        require_count("reset_within", self.reset_within)
+        require_count("piece_bytes", self.piece_bytes, at_least=1)
+
 
 @dataclass(frozen=True, slots=True)
 class Faults:
@@ -83,6 +120,15 @@ class Faults:
     seconds: float
     host: str
     rates: tuple[tuple[Fault, float], ...]
+
+    def __post_init__(self) -> None:
+        require_when(self.number, self.at, self.seconds)
+        for fault, rate in self.rates:
+            if not isinstance(fault, Fault):
+                raise ValueError(f"rates: {fault!r} is not a Fault")
+            require_share("rates", rate)
+        if (total := sum(rate for _, rate in self.rates)) > 1.0 + 1e-9:
+            raise ValueError(f"rates: add up to {total:g}, more than 1")
 
 
 @dataclass(frozen=True, slots=True)
@@ -95,6 +141,9 @@ class BadNetwork:
     host: str
     conditions: Conditions
 
+    def __post_init__(self) -> None:
+        require_when(self.number, self.at, self.seconds)
+
 
 @dataclass(frozen=True, slots=True)
 class RotateKey:
@@ -106,6 +155,10 @@ class RotateKey:
     vault_lag: float = 0.0
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_when(self.number, self.at, self.seconds)
+        require_number("vault_lag", self.vault_lag)
+
 
 @dataclass(frozen=True, slots=True)
 class VaultDown:
@@ -116,6 +169,9 @@ class VaultDown:
     seconds: float
     host: str
     silent: bool = False
+
+    def __post_init__(self) -> None:
+        require_when(self.number, self.at, self.seconds)
 
 
 @dataclass(frozen=True, slots=True)
@@ -129,6 +185,11 @@ class ClockJump:
     wall: float = 0.0
     seconds: float = 0.0
 
+    def __post_init__(self) -> None:
+        require_when(self.number, self.at, self.seconds)
+        for name in ("monotonic", "wall"):
+            require_number(name, getattr(self, name), at_least=-_LONGEST_JUMP)
+
 
 @dataclass(frozen=True, slots=True)
 class Operate:
@@ -137,8 +198,13 @@ class Operate:
     number: int
     at: float
     deployment: str
-    action: Literal["rebuild", "open", "close", "reset"]
+    action: Action
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_when(self.number, self.at, self.seconds)
+        if self.action not in ACTIONS:
+            raise ValueError(f"action: {self.action!r} is none of {', '.join(ACTIONS)}")
 
 
 @dataclass(frozen=True, slots=True)
@@ -148,6 +214,9 @@ class DrainNow:
     number: int
     at: float
     seconds: float = 0.0
+
+    def __post_init__(self) -> None:
+        require_when(self.number, self.at, self.seconds)
 
 
 Disturbance: TypeAlias = Faults | BadNetwork | RotateKey | VaultDown | ClockJump | Operate | DrainNow
@@ -165,6 +234,12 @@ class HostPlan:
     token_delay: float = 0.02
     http2: bool = False
     key_lifetime: float | None = None
+
+    def __post_init__(self) -> None:
+        require_number("first_byte_delay", self.first_byte_delay)
+        require_number("token_delay", self.token_delay)
+        if self.key_lifetime is not None:
+            require_positive("key_lifetime", self.key_lifetime)
 
 
 @dataclass(frozen=True, slots=True)
@@ -194,6 +269,25 @@ class Plan:
     callers_left_out: int = 0
     disturbances_left_out: int = 0
 
+    def __post_init__(self) -> None:
+        if self.level not in LEVELS:
+            raise ValueError(f"level: {self.level!r} is none of {', '.join(LEVELS)}")
+        require_count("seed", self.seed)
+        require_positive("seconds", self.seconds)
+        require_positive("heal_within", self.heal_within)
+        if not self.deployments:
+            raise ValueError("deployments: is empty; give at least one Deployment")
+        names = [deployment.name for deployment in self.deployments]
+        served = [host_of(deployment) for deployment in self.deployments]
+        require_unique("callers", [caller.number for caller in self.callers])
+        require_unique("disturbances", [each.number for each in self.disturbances])
+        require_known("callers", names, [caller.deployment for caller in self.callers])
+        operated = [each.deployment for each in self.disturbances if isinstance(each, Operate)]
+        require_known("disturbances", names, operated)
+        struck = [each.host for each in self.disturbances if isinstance(each, (Faults, BadNetwork, RotateKey, VaultDown))]
+        require_known("disturbances", served, struck)
+        require_known("hosts", served, [host.host for host in self.hosts])
+
     def keep(self, callers: Collection[int], disturbances: Collection[int]) -> Plan:
         """The same plan with only these callers and disturbances, by number."""
         kept_callers = tuple(caller for caller in self.callers if caller.number in callers)
@@ -205,3 +299,8 @@ class Plan:
             callers_left_out=self.callers_left_out + len(self.callers) - len(kept_callers),
             disturbances_left_out=self.disturbances_left_out + len(self.disturbances) - len(kept_disturbances),
         )
+
+
+def host_of(deployment: Deployment) -> str:
+    """Where a deployment is served."""
+    return parse_origin(deployment.codec().endpoint).host
