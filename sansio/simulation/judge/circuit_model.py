@@ -7,7 +7,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar
+from typing import Any, ClassVar, TypeAlias
 
 from ...errors import InferenceError, NetworkError, Unauthorized
 from ...events import (
@@ -24,35 +24,22 @@ from ...events import (
     OverrideCircuit,
     StartAttempt,
 )
-from ...exchange import Exchange
-from ...lane import Lane
+from ...lane import Circuit, Lane
 from .naive_breaker import CLOSED, OPEN, NaiveBreaker, config_of
 from .observed_core import ObservedCore
 from .root_error import root_of
 from .violation import InvariantViolated
 
-
-class _Attempt:
-    """A running attempt, and the epochs in which it began."""
-
-    __slots__ = ("attempt", "endpoint", "endpoint_epoch", "exchange", "key", "key_epoch", "lane")
-
-    def __init__(self, start: StartAttempt, lane: Lane, endpoint: NaiveBreaker, key: NaiveBreaker) -> None:
-        self.attempt = start.attempt
-        self.exchange: Exchange = start.exchange
-        self.lane = lane
-        self.endpoint = endpoint
-        self.endpoint_epoch = endpoint.epoch
-        self.key = key
-        self.key_epoch = key.epoch
+_Attempt: TypeAlias = tuple[StartAttempt, Lane, NaiveBreaker, int, NaiveBreaker, int]
+"""A running attempt: its order, its lane, its endpoint's circuit and its key's, each with the epoch in which it began."""
 
 
 class CircuitModel:
     """Holds the circuits of ``core`` to invariants 15 and 16. It has to be there from the first fact on."""
 
     __slots__ = (
-        "_closed", "_ending", "_generations", "_ill", "_lanes", "_models", "_now", "_refusals", "_refused", "_requests",
-        "_resent", "_running", "_touched",
+        "_closed", "_ending", "_generations", "_ill", "_lanes", "_models", "_now", "_pairs", "_refusals", "_refused",
+        "_requests", "_resent", "_running", "_touched",
     )  # fmt: skip
 
     def __init__(self, core: ObservedCore) -> None:
@@ -60,6 +47,8 @@ class CircuitModel:
         self._requests = core.registry.requests
         self._lanes = roster.lanes
         self._models = [NaiveBreaker(circuit, config_of(circuit)) for circuit in roster.circuits]
+        self._pairs = [(self._of(lane.circuit), self._of(lane.key_circuit)) for lane in roster.lanes.values()]
+        """Of each lane: its endpoint's and its key's."""
         self._ill: dict[int, NaiveBreaker] = {}
         """Those that are not closed, or count failures."""
         self._touched: list[NaiveBreaker] = []
@@ -111,7 +100,7 @@ class CircuitModel:
 
     def _ended(self, event: AttemptEnded) -> None:
         run = self._running.get(event.request_id)
-        if run is None or run.attempt != event.attempt:
+        if run is None or run[0].attempt != event.attempt:
             return
         del self._running[event.request_id]
         error = event.error
@@ -127,30 +116,34 @@ class CircuitModel:
         if isinstance(root, Unauthorized):
             self._note_refusal(event.request_id, run, root)
         elif root.blames_key:
-            self._trip(run.lane, root)
+            self._trip(run[1], root)
 
     def _lost_unread(self, request_id: int, run: _Attempt, error: InferenceError, stale: bool) -> bool:
         """Whether the connection was lost before the server looked at the request: once, that says nothing of it."""
         if not isinstance(error, NetworkError) or error.should_retry is False or request_id in self._resent:
             return False
-        return not run.exchange.committed and (error.unprocessed or (stale and run.lane.deployment.idempotent))
+        start, lane = run[:2]
+        return not start.exchange.committed and (error.unprocessed or (stale and lane.deployment.idempotent))
 
     def _note_refusal(self, request_id: int, run: _Attempt, error: InferenceError) -> None:
         """A 401 has its rebuild answer for it. The second one of a request is the key's fault."""
-        session = run.lane.session.index
-        if run.exchange.generation == self._generations[session]:
-            self._refusals[session] = (run.lane, error)
+        start, lane = run[:2]
+        session = lane.session.index
+        if start.exchange.generation == self._generations[session]:
+            self._refusals[session] = (lane, error)
         if request_id in self._refused:
-            self._trip(run.lane, error)
+            self._trip(lane, error)
         self._refused.add(request_id)
 
     def _committed(self, event: Committed) -> None:
-        run = self._running.get(event.request_id)
-        if run is None or run.attempt != event.attempt:
+        """A probe has proven its circuit healthy, however long its stream goes on."""
+        run = self._running.get(event.request_id) if self._ill else None
+        if run is None or run[0].attempt != event.attempt:
             return
-        for model, epoch in ((run.endpoint, run.endpoint_epoch), (run.key, run.key_epoch)):
-            if run.attempt in model.probes:
-                model.report(run.attempt, epoch, True, self._now)
+        _, _, endpoint, endpoint_epoch, key, key_epoch = run
+        for model, epoch in ((endpoint, endpoint_epoch), (key, key_epoch)):
+            if event.attempt in model.probes:
+                model.report(event.attempt, epoch, True, self._now)
                 self._note(model)
 
     def _cancelled(self, event: Cancel) -> None:
@@ -166,7 +159,7 @@ class CircuitModel:
 
     def _overridden(self, event: OverrideCircuit) -> None:
         lane = self._lanes[event.deployment] if event.deployment is not None else next(iter(self._lanes.values()))
-        endpoint, key = self._models[lane.circuit.index], self._models[lane.key_circuit.index]
+        endpoint, key = self._pairs[lane.index]
         if event.action is CircuitAction.OPEN:
             endpoint.force_open(event.duration, self._now)
             self._note(endpoint)
@@ -181,8 +174,8 @@ class CircuitModel:
 
     def _started(self, start: StartAttempt) -> None:
         lane = self._requests[start.request_id].lane
-        endpoint, key = self._models[lane.circuit.index], self._models[lane.key_circuit.index]
-        self._running[start.request_id] = _Attempt(start, lane, endpoint, key)
+        endpoint, key = self._pairs[lane.index]
+        self._running[start.request_id] = (start, lane, endpoint, endpoint.epoch, key, key.epoch)
         if self._ill:
             endpoint.start(start.attempt, self._now)
             key.start(start.attempt, self._now)
@@ -197,7 +190,7 @@ class CircuitModel:
         kind = notice.kind
         if kind == "circuit" or kind == "key_circuit":
             lane = self._lanes[notice.deployment]
-            model = self._models[(lane.circuit if kind == "circuit" else lane.key_circuit).index]
+            model = self._of(lane.circuit if kind == "circuit" else lane.key_circuit)
             told = notice.detail["source"], notice.detail["target"], notice.detail["reason"]
             due = model.untold.popleft() if model.untold else None
             if told != due:
@@ -212,7 +205,7 @@ class CircuitModel:
             self._generations[slot.index] += 1
             self._refusals[slot.index] = None
             for lane in slot.lanes:
-                model = self._models[lane.key_circuit.index]
+                model = self._of(lane.key_circuit)
                 model.close("forced_closed")
                 self._note(model)
         elif result == "unchanged":
@@ -222,17 +215,24 @@ class CircuitModel:
 
     # ---- what follows ---------------------------------------------------------------------------------------------------
 
-    def _report(self, run: _Attempt, endpoint: bool | None, key: bool | None) -> None:
-        run.endpoint.report(run.attempt, run.endpoint_epoch, endpoint, self._now)
-        run.key.report(run.attempt, run.key_epoch, key, self._now)
-        self._note(run.endpoint)
-        self._note(run.key)
+    def _of(self, circuit: Circuit) -> NaiveBreaker:
+        return self._models[circuit.index]
+
+    def _report(self, run: _Attempt, for_endpoint: bool | None, for_key: bool | None) -> None:
+        start, _, endpoint, endpoint_epoch, key, key_epoch = run
+        if not self._ill and for_endpoint is not False:  # it changes nothing
+            self._touched += (endpoint, key)
+            return
+        endpoint.report(start.attempt, endpoint_epoch, for_endpoint, self._now)
+        key.report(start.attempt, key_epoch, for_key, self._now)
+        self._note(endpoint)
+        self._note(key)
 
     def _trip(self, lane: Lane, error: InferenceError) -> None:
         """The key is to blame: nothing goes with it until its hint has passed."""
         hint = error.retry_after
         usable = hint is not None and 0 <= hint < math.inf
-        model = self._models[lane.key_circuit.index]
+        model = self._of(lane.key_circuit)
         model.force_open(hint if usable else lane.deployment.config.circuit_breaker.max_open_duration, self._now)
         self._note(model)
 

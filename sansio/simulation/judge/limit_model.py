@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, Final
+from typing import Any, ClassVar, Final, TypeAlias
 
 from ...errors import InferenceError, RateLimited
 from ...events import (
@@ -24,7 +24,6 @@ from ...events import (
     StartAttempt,
     Tick,
 )
-from ...exchange import Exchange
 from ...lane import Group, Lane, Request
 from ...secret import Credential
 from .naive_ledger import NaiveCharge, NaiveLedger
@@ -58,17 +57,8 @@ class _Group:
         """Whether the heads of its queues may be looked at: where entries age, looking lets them."""
 
 
-class _Attempt:
-    """A running attempt and its charge."""
-
-    __slots__ = ("attempt", "charge", "exchange", "lane", "model")
-
-    def __init__(self, start: StartAttempt, lane: Lane, model: _Group, charge: NaiveCharge) -> None:
-        self.attempt = start.attempt
-        self.exchange: Exchange = start.exchange
-        self.lane = lane
-        self.model = model
-        self.charge = charge
+_Attempt: TypeAlias = tuple[StartAttempt, Lane, _Group, NaiveCharge]
+"""A running attempt: its order, its lane, its limiter, and what it is charged there."""
 
 
 class LimitModel:
@@ -131,28 +121,28 @@ class LimitModel:
 
     def _ended(self, event: AttemptEnded) -> None:
         run = self._running.get(event.request_id)
-        if run is None or run.attempt != event.attempt:
+        if run is None or run[0].attempt != event.attempt:
             self._late_usage(event)
             return
         del self._running[event.request_id]
         self._over(run)
+        _, lane, model, charge = run
         if event.sent:
-            run.model.ledger.settle(run.charge, event.usage)
+            model.ledger.settle(charge, event.usage)
         else:
-            run.model.ledger.give_back(run.charge)
+            model.ledger.give_back(charge)
         if event.error is not None and isinstance(root := root_of(event.error), RateLimited):
-            self._throttled(run, root)
+            self._throttled(lane, model, root)
 
     def _late_usage(self, event: AttemptEnded) -> None:
         run = self._unreported.pop((event.request_id, event.attempt), None)
         if run is not None and event.sent:
-            run.model.ledger.settle(run.charge, event.usage)
+            run[2].ledger.settle(run[3], event.usage)
             self._touched.append(run)
 
-    def _throttled(self, run: _Attempt, error: InferenceError) -> None:
+    def _throttled(self, lane: Lane, model: _Group, error: InferenceError) -> None:
         """A 429 pauses everybody until its hint, and lowers the rate."""
-        model = run.model
-        hint = error.retry_after if run.lane.deployment.config.retry.respect_retry_after else None
+        hint = error.retry_after if lane.deployment.config.retry.respect_retry_after else None
         if hint is not None and 0 < hint < math.inf:
             model.paused_until = max(model.paused_until, self._now + hint)
         recovers = max(self._now, model.paused_until) + _RECOVERS_WITHIN * model.limiter.limits.window
@@ -191,7 +181,7 @@ class LimitModel:
         ledger = model.ledger
         ledger.let_pass(now)
         charge = ledger.charge(now, request.estimate.input_tokens, request.estimate.output_tokens)
-        run = self._running[start.request_id] = _Attempt(start, lane, model, charge)
+        run = self._running[start.request_id] = (start, lane, model, charge)
         self._touched.append(run)
         model.running += 1
         self._slots[lane.index] += 1
@@ -208,24 +198,24 @@ class LimitModel:
     # ---- what follows ---------------------------------------------------------------------------------------------------
 
     def _over(self, run: _Attempt) -> None:
-        run.model.running -= 1
-        self._slots[run.lane.index] -= 1
+        run[2].running -= 1
+        self._slots[run[1].index] -= 1
         self._touched.append(run)
 
     def _call_off(self, request_id: int, run: _Attempt) -> None:
         """What was sent stays charged until its usage is known; everything else comes back at once."""
         self._over(run)
-        if run.exchange.sent:
-            self._unreported[request_id, run.attempt] = run
+        start, _, model, charge = run
+        if start.exchange.sent:
+            self._unreported[request_id, start.attempt] = run
         else:
-            run.model.ledger.give_back(run.charge)
+            model.ledger.give_back(charge)
 
     # ---- comparing --------------------------------------------------------------------------------------------------------
 
     def _compare(self, number: int) -> None:
         """What is held is what runs. ``number``: of the invariant that is broken where it is not."""
-        for run in self._touched:
-            model, lane = run.model, run.lane
+        for _, lane, model, _ in self._touched:
             if model.limiter.in_flight != model.running:
                 counted = model.limiter.in_flight
                 raise InvariantViolated(number, f"limiter {model.group.index} counts {counted} of {model.running} in flight")
@@ -234,7 +224,7 @@ class LimitModel:
                 raise InvariantViolated(
                     number, f"lane {lane.index} has {lane.running} slots taken, and {taken} attempts run"
                 )
-            if model.ledger.limited:
+            if model.ledger.limits:
                 self._compare_levels(model, number)
         self._touched.clear()
 
@@ -242,8 +232,8 @@ class LimitModel:
         """No less counts than the window holds and, but for what headers said, no more than is kept."""
         now, ledger, limiter = self._now, model.ledger, model.limiter
         ledger.let_pass(now)
-        for kind, level in limiter.levels(now):
-            kept = ledger.sums[kind]
+        for kind, level_at in limiter.levels:
+            level, kept = level_at(now), ledger.sums[kind]
             if level < kept and level < (held := ledger.in_window(now)[kind]):
                 raise InvariantViolated(8, f"limiter {model.group.index} counts {level}, where its window holds {held}")
             if level > kept and now >= limiter.believed_until:

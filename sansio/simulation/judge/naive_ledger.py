@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import math
 from collections import deque
 from typing import Final
 
@@ -32,11 +31,12 @@ class NaiveLedger:
     """The charges of one group. ``sums`` are those of requests, tokens, input and output tokens over all that is kept: a
     little more than a window, so that they are never below what any window holds."""
 
-    __slots__ = ("_burst", "_charges", "_kept_for", "_pace_span", "_paced", "_span", "limited", "limits", "sums")
+    __slots__ = ("_burst", "_charges", "_kept_for", "_pace_span", "_paced", "_span", "limits", "sums")
 
     def __init__(self, limits: RateLimits) -> None:
-        self.limits: tuple[int | None, ...] = tuple(getattr(limits, field) for field in _FIELDS)
-        self.limited = any(limit is not None for limit in self.limits)
+        given: list[int | None] = [getattr(limits, field) for field in _FIELDS]
+        self.limits = [(kind, limit) for kind, limit in enumerate(given) if limit is not None]
+        """Which of the sums has which limit."""
         self.sums = [0, 0, 0, 0]
         self._charges: deque[NaiveCharge] = deque()
         self._span = limits.window + limits.delivery_guard
@@ -89,10 +89,9 @@ class NaiveLedger:
 
     def exceeded(self, now: float) -> str | None:
         """The limit that is overstepped, in words."""
-        if self.limited and any(_above(total, limit) for total, limit in zip(self.sums, self.limits, strict=True)):
-            for field, total, limit in zip(_FIELDS, self.in_window(now), self.limits, strict=True):
-                if _above(total, limit):
-                    return f"{total} in a window of {field}={limit}"
+        for kind, limit in self.limits:
+            if self.sums[kind] > limit and (total := self.in_window(now)[kind]) > limit:
+                return f"{total} in a window of {_FIELDS[kind]}={limit}"
         return None
 
     def outpaced(self, now: float) -> bool:
@@ -114,7 +113,3 @@ class NaiveLedger:
         sums[1] += input_tokens + output_tokens
         sums[2] += input_tokens
         sums[3] += output_tokens
-
-
-def _above(total: int, limit: int | None) -> bool:
-    return total > (math.inf if limit is None else limit)

@@ -92,13 +92,12 @@ class NaiveSession:
 
     def check_start(self, generation: int, now: float, unix_now: float) -> Credential:
         """The credential that an attempt carries which starts now. Raises `InvariantViolated` if it may not be sent."""
-        about = f"session {self.slot.index}: an attempt was started with a credential"
         if self.credential is None or generation != self.generation:
-            raise InvariantViolated(18, f"{about} of generation {generation}, and {self.generation} is the current one")
+            raise self._bad_start(f"of generation {generation}, and {self.generation} is the current one")
         if self.refused:
-            raise InvariantViolated(18, f"{about} that was refused, and no rebuild has reported")
+            raise self._bad_start("that was refused, and no rebuild has reported")
         if now >= self.expires[0] or unix_now >= self.expires[1]:
-            raise InvariantViolated(18, f"{about} that is known to have expired")
+            raise self._bad_start("that is known to have expired")
         return self.credential
 
     def compare(self) -> None:
@@ -110,6 +109,9 @@ class NaiveSession:
             raise InvariantViolated(18, f"{about}: refreshing={session.refreshing}, and that is not so")
         if session.generation != self.generation:
             raise InvariantViolated(18, f"{about}: generation {session.generation}, and it should be {self.generation}")
+
+    def _bad_start(self, why: str) -> InvariantViolated:
+        return InvariantViolated(18, f"session {self.slot.index}: an attempt was started with a credential {why}")
 
     def _calls_for(self, cause: SessionRebuildCause, now: float) -> bool:
         match cause:

@@ -8,7 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, Final
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypeAlias
 
 from ...errors import Unauthorized
 from ...events import (
@@ -39,16 +39,8 @@ _SPENT: Final = "spent"
 """After its first 401 a request waits for another credential, goes again with it, and after the next has no chance left."""
 
 
-class _Attempt:
-    """A running attempt, and what it carries."""
-
-    __slots__ = ("attempt", "credential", "generation", "session")
-
-    def __init__(self, attempt: int, session: NaiveSession, generation: int, credential: Credential) -> None:
-        self.attempt = attempt
-        self.session = session
-        self.generation = generation
-        self.credential = credential
+_Attempt: TypeAlias = tuple[int, NaiveSession, int, Credential]
+"""A running attempt: its number, its session, and the generation and the credential that it carries."""
 
 
 class SessionModel:
@@ -100,7 +92,7 @@ class SessionModel:
     def sent(self, call: Call, key: str | None, now: float, unix_now: float) -> None:
         """A request went out: with the credential that was good when its attempt began. Raises `InvariantViolated`."""
         run = self._running.get(call.request_id)
-        if run is not None and key is not None and key != run.credential.reveal():
+        if run is not None and key is not None and key != run[3].reveal():
             raise InvariantViolated(18, f"request {call.request_id} was sent with another key than its attempt's")
 
     def healed(self, now: float, unix_now: float) -> None:
@@ -124,14 +116,15 @@ class SessionModel:
 
     def _ended(self, event: AttemptEnded) -> None:
         run = self._running.get(event.request_id)
-        if run is None or run.attempt != event.attempt:
+        if run is None or run[0] != event.attempt:
             return
         del self._running[event.request_id]
         if event.error is not None and isinstance(root_of(event.error), Unauthorized):
-            if run.generation == run.session.generation:
-                run.session.refused = True
+            _, model, generation, _ = run
+            if generation == model.generation:
+                model.refused = True
             state = _SPENT if event.request_id in self._chances else _WAITS
-            self._chances[event.request_id] = state, run.generation
+            self._chances[event.request_id] = state, generation
 
     def _cancelled(self, event: Cancel) -> None:
         self._running.pop(event.request_id, None)
@@ -154,7 +147,7 @@ class SessionModel:
         model = self._models[self._requests[start.request_id].lane.session.index]
         generation = start.exchange.generation
         credential = model.check_start(generation, self._now, self._unix_now)
-        self._running[start.request_id] = _Attempt(start.attempt, model, generation, credential)
+        self._running[start.request_id] = (start.attempt, model, generation, credential)
         if self._chances:
             state, _ = self._chances.get(start.request_id, (_GOES, 0))
             if state is not _GOES:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Iterator
 
 from ...batch import TokenUsage
 from ...errors import LimitExceeded
@@ -14,25 +13,23 @@ from .violation import InvariantViolated
 class WatchedLimiter(RateLimiter):
     """A `RateLimiter` that knows which of its permits are held.
 
-    believed_until: how long what a provider's headers said may count for more than the charges.
+    believed_until: how long what a provider's headers said may count for more than the charges. levels: what counts in each
+    windowed dimension (of requests, tokens, input and output), to be asked at a time.
     """
 
-    __slots__ = ("_held", "_unreported", "believed_until")
+    __slots__ = ("_held", "_unreported", "believed_until", "levels")
 
     def __init__(self, limits: RateLimits) -> None:
         super().__init__(limits)
         self._held: dict[int, Permit] = {}
         self._unreported: dict[int, Permit] = {}
         self.believed_until = -math.inf
+        self.levels = [(each.kind, each.ledger.level) for each in self._dimensions if not each.paces]
 
     @property
     def in_flight(self) -> int:
         """How many requests it believes to be under way."""
         return self._in_flight
-
-    def levels(self, now: float) -> Iterator[tuple[int, int]]:
-        """What it counts in each windowed dimension: which of (requests, tokens, input, output), and how much."""
-        return ((each.kind, each.ledger.level(now)) for each in self._dimensions if not each.paces)
 
     def has_room(self, input_tokens: int, output_tokens: int, now: float) -> bool:
         """Whether a request of this cost fits into what it counts."""
