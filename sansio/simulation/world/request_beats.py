@@ -21,6 +21,9 @@ Beat: TypeAlias = tuple[float, tuple[HttpEvent, ...]]
 Beats: TypeAlias = Iterator[Beat]
 """An answer. One that stops without an end or an error falls silent for ever."""
 
+_OF_A_HEAD: Final = b""
+"""Bytes that say nothing yet: a part of a head."""
+
 _LARGEST_BEAT: Final = 256 * 1024
 """More bytes than this never come at once, so that an answer without end costs no memory."""
 
@@ -77,24 +80,26 @@ def _struck(beats: Beats, byte: int, blow: Beat) -> Beats:
             yield after, events
             continue
         before, behind = _cut(events, left)
-        yield after, before
         pause, error = blow
-        yield pause, error or behind
+        if before:
+            yield after, before
+            after = 0.0
+        yield after + pause, error or behind
         if not error:
             yield from beats
         return
 
 
 def _cut(events: tuple[HttpEvent, ...], byte: int) -> tuple[tuple[HttpEvent, ...], tuple[HttpEvent, ...]]:
-    """What came whole by this byte, and what follows. A head comes with its last byte."""
-    for at, event in enumerate(events):
-        size = _size(event)
-        if size > byte:
-            if isinstance(event, bytes):
-                return (*events[:at], event[:byte]), (event[byte:], *events[at + 1 :])
-            return events[:at], events[at:]
+    """What came by this byte, which is in these events, and what follows. A head comes with its last byte."""
+    at = 0
+    while (size := _size(events[at])) <= byte:
         byte -= size
-    raise AssertionError("the byte is not in these events")
+        at += 1
+    event, before, behind = events[at], events[:at], events[at + 1 :]
+    if isinstance(event, bytes):
+        return (*before, event[:byte]) if byte else before, (event[byte:], *behind)
+    return (*before, _OF_A_HEAD) if byte else before, (event, *behind)
 
 
 def _size(event: HttpEvent) -> int:
@@ -128,12 +133,11 @@ class _Framing:
 
     def read(self, data: bytes, events: list[HttpEvent]) -> None:
         """Add what these bytes mean. The pieces of a body that come at once are one."""
-        if self._head_left:
+        if self._head_left and data:
             in_head = min(self._head_left, len(data))
             self._head_left -= in_head
             data = data[in_head:]
-            if not self._head_left:
-                events.append(too_large(self._head.headers) or self._head)
+            events.append(_OF_A_HEAD if self._head_left else too_large(self._head.headers) or self._head)
         if data:
             if events and isinstance(last := events[-1], bytes):
                 events[-1] = last + data
@@ -150,15 +154,17 @@ def _gathered(wire: Wire) -> Wire:
     """The same, where bytes that trickle in one by one come in drops."""
     drop, waited = b"", 0.0
     for part in wire:
+        pause = part.seconds if isinstance(part, Pause) else None
         if isinstance(part, bytes) and len(part) == 1:
             drop += part
-        elif isinstance(part, Pause) and part.seconds is not None and waited + part.seconds <= _TRICKLE_SECONDS:
-            waited += part.seconds
+        elif pause is not None and waited + pause <= _TRICKLE_SECONDS:
+            waited += pause
         else:
             yield Pause(waited)
             yield drop
-            drop, waited = b"", 0.0
-            yield part
+            drop, waited = b"", pause or 0.0
+            if pause is None:
+                yield part
     yield Pause(waited)
     yield drop
 

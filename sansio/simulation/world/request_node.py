@@ -10,11 +10,10 @@ notice of it.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from functools import partial
 from typing import assert_never
 
-from ...batch import TokenChunk
 from ...deployment import RemoteEngineConfig
 from ...errors import BadRequest, InferenceError, NetworkError
 from ...events import (
@@ -31,81 +30,16 @@ from ...events import (
     RefreshSession,
     StartAttempt,
 )
-from ...exchange import Exchange
 from ...http import END, HttpEvent, HttpRequest, ResponseHead, parse_origin
-from .clock import Timer, VirtualClock, chance
+from .clock import VirtualClock, chance
 from .node import Call, Node, batch_of
 from .plan import CallerPlan
-from .request_beats import Beats
+from .request_attempt import Attempt, Run, Way
 from .request_provider import RequestProvider
 from .vault import Vault
 from .weather import Weather
 
 _LATEST_ECHO_SECONDS = 2.0
-
-
-class _Way:
-    """From a deployment to its provider: ``idle`` connections are kept to be used again."""
-
-    __slots__ = ("idle", "model", "provider", "weather")
-
-    def __init__(self, model: str, provider: RequestProvider, weather: Weather) -> None:
-        self.model = model
-        self.provider = provider
-        self.weather = weather
-        self.idle = 0
-
-    def take(self) -> bool:
-        """Whether there is a connection that has carried a request before. Over HTTP/2 all share one."""
-        if not self.idle:
-            return False
-        if not self.provider.plan.http2:
-            self.idle -= 1
-        return True
-
-    def keep(self) -> None:
-        """An exchange ended well: its connection may be used again."""
-        self.idle = 1 if self.provider.plan.http2 else self.idle + 1
-
-
-class _Run:
-    """A request under way: the attempt it makes, and what its caller has not taken yet."""
-
-    __slots__ = ("attempt", "busy", "call", "chunks", "outcome", "way")
-
-    def __init__(self, call: Call, way: _Way) -> None:
-        self.call = call
-        self.way = way
-        self.attempt: _Attempt | None = None
-        self.chunks: deque[TokenChunk] = deque()
-        self.busy = False
-        """Whether its caller is still at the last chunk, and takes nothing."""
-        self.outcome: Complete | None = None
-
-
-class _Attempt:
-    """One attempt, as far as it has come.
-
-    reused: it goes over a connection that has carried a request before. answering: something was heard. whole: the answer
-    ended as its framing says. arrived: the provider has it. over: it was reported. events: what comes next; held: it has
-    come, and the caller does not read.
-    """
-
-    __slots__ = (
-        "answering", "arrived", "beats", "due", "events", "exchange", "held", "number", "on_beat", "over", "reused", "run",
-        "timer", "told_commit", "whole",
-    )  # fmt: skip
-
-    def __init__(self, run: _Run, number: int, exchange: Exchange, on_beat: Callable[[_Attempt], None]) -> None:
-        self.run = run
-        self.number = number
-        self.exchange = exchange
-        self.on_beat = partial(on_beat, self)
-        self.timer: Timer | None = None
-        self.beats: Beats = iter(())
-        self.events: Sequence[HttpEvent] = ()
-        self.due = 0.0
-        self.reused = self.answering = self.told_commit = self.whole = self.arrived = self.held = self.over = False
 
 
 class RequestNode(Node):
@@ -131,16 +65,16 @@ class RequestNode(Node):
         super().__init__(clock, config, seed=seed, vault=vault, fingerprints=fingerprints, name=name)
         self._rng = chance(seed, name, "requests")
         self._echo = echo
-        self._runs: dict[int, _Run] = {}
+        self._runs: dict[int, Run] = {}
         self._facts: deque[Event] = deque()
         self._telling = False
-        self._ways: dict[str, _Way] = {}
+        self._ways: dict[str, Way] = {}
         for lane in self.core.roster.lanes.values():
             deployment = lane.deployment
             host = parse_origin(deployment.codec().endpoint).host
             if host not in providers or host not in weather:
                 raise ValueError(f"providers: {host!r} of deployment {deployment.name!r} has none, or no weather; give both")
-            self._ways[deployment.name] = _Way(deployment.model, providers[host], weather[host])
+            self._ways[deployment.name] = Way(deployment.model, providers[host], weather[host])
 
     # ---- what is done to it -------------------------------------------------------------------------------------------
 
@@ -151,20 +85,20 @@ class RequestNode(Node):
 
     def submit(self, caller: CallerPlan) -> Call:
         """A caller asks."""
-        call = self.new_call(caller)
-        self._runs[call.request_id] = _Run(call, self._ways[caller.deployment])
-        self.tell(
-            self.core.prepare(
-                call.request_id,
-                batch_of(caller),
-                deployment=caller.deployment,
-                stream=caller.stream,
-                priority=caller.priority,
-                tenant=caller.tenant,
-                timeout=caller.timeout,
-                wait_for_circuit=caller.wait_for_circuit,
-            )
+        add = self.core.prepare(
+            0,
+            batch_of(caller),
+            deployment=caller.deployment,
+            stream=caller.stream,
+            priority=caller.priority,
+            tenant=caller.tenant,
+            timeout=caller.timeout,
+            wait_for_circuit=caller.wait_for_circuit,
         )
+        call = self.new_call(caller)
+        add.request_id = call.request_id
+        self._runs[call.request_id] = Run(call, self._ways[caller.deployment])
+        self.tell(add)
         return call
 
     def leave(self, call: Call) -> None:
@@ -229,11 +163,11 @@ class RequestNode(Node):
 
     # ---- an attempt ---------------------------------------------------------------------------------------------------
 
-    def _start(self, run: _Run, order: StartAttempt) -> None:
+    def _start(self, run: Run, order: StartAttempt) -> None:
         exchange, way = order.exchange, run.way
-        run.attempt = attempt = _Attempt(run, order.attempt, exchange, self._beat)
+        run.attempt = attempt = Attempt(run, order.attempt, exchange)
         try:
-            request = exchange.request()
+            request = way.request(exchange)
         except ValueError as error:
             self._fail(attempt, BadRequest(f"the provider cannot express this request: {error}").caused_by(error))
             return
@@ -249,21 +183,21 @@ class RequestNode(Node):
         after = partial(self._refused, attempt) if refused else partial(self._send, attempt, request)
         attempt.timer = self.clock.call_later(self._latency(way) + self._latency(way), after)
 
-    def _latency(self, way: _Way) -> float:
+    def _latency(self, way: Way) -> float:
         """One way, drawn anew each time."""
         conditions = way.weather.conditions
         return conditions.latency + conditions.jitter * self._rng.random()
 
-    def _refused(self, attempt: _Attempt) -> None:
+    def _refused(self, attempt: Attempt) -> None:
         self._fail(attempt, NetworkError("ConnectionRefusedError: connection refused"))
         self._work()
 
-    def _send(self, attempt: _Attempt, request: HttpRequest) -> None:
+    def _send(self, attempt: Attempt, request: HttpRequest) -> None:
         attempt.exchange.sending(self.now())
         key = self.sending(attempt.run.call, request)
         self.clock.call_later(self._latency(attempt.run.way), partial(self._arrive, attempt, key))
 
-    def _arrive(self, attempt: _Attempt, key: str | None) -> None:
+    def _arrive(self, attempt: Attempt, key: str | None) -> None:
         """What was sent arrives, whether or not anybody still waits for the answer."""
         run, clock = attempt.run, self.clock
         provider = run.way.provider
@@ -275,15 +209,15 @@ class RequestNode(Node):
         attempt.beats, attempt.due = beats, clock.now
         self._next(attempt)
 
-    def _next(self, attempt: _Attempt) -> None:
+    def _next(self, attempt: Attempt) -> None:
         """The next beat sets out when it is due, and arrives after the one before."""
         beat = next(attempt.beats, None)
         if beat is not None:
             after, attempt.events = beat
             attempt.due += after
-            attempt.timer = self.clock.call_at(attempt.due + self._latency(attempt.run.way), attempt.on_beat)
+            attempt.timer = self.clock.call_at(attempt.due + self._latency(attempt.run.way), partial(self._beat, attempt))
 
-    def _beat(self, attempt: _Attempt) -> None:
+    def _beat(self, attempt: Attempt) -> None:
         if attempt.run.busy:
             attempt.held = True
             return
@@ -291,7 +225,7 @@ class RequestNode(Node):
         if not attempt.over:
             self._next(attempt)
 
-    def _receive(self, attempt: _Attempt, events: Sequence[HttpEvent]) -> None:
+    def _receive(self, attempt: Attempt, events: Sequence[HttpEvent]) -> None:
         """As `RemoteWorker.received`; then the chunks are handed over."""
         run, exchange, now = attempt.run, attempt.exchange, self.now()
         if not (len(events) == 1 and isinstance(events[0], NetworkError)):
@@ -322,7 +256,7 @@ class RequestNode(Node):
         if not (attempt.over or run.busy):
             exchange.wait(now)
 
-    def _fail(self, attempt: _Attempt, error: InferenceError) -> None:
+    def _fail(self, attempt: Attempt, error: InferenceError) -> None:
         """It is cut, or was lost. The fact is told by whoever works next."""
         run = attempt.run
         chunks = attempt.exchange.fail(error, self.now())
@@ -331,7 +265,7 @@ class RequestNode(Node):
         self._attempt_over(attempt)
         self._deliver(run)
 
-    def _attempt_over(self, attempt: _Attempt, head: ResponseHead | None = None) -> None:
+    def _attempt_over(self, attempt: Attempt, head: ResponseHead | None = None) -> None:
         run, exchange = attempt.run, attempt.exchange
         outcome = exchange.outcome
         assert outcome is not None
@@ -348,7 +282,7 @@ class RequestNode(Node):
 
     # ---- its caller ---------------------------------------------------------------------------------------------------
 
-    def _deliver(self, run: _Run) -> None:
+    def _deliver(self, run: Run) -> None:
         """Hand over what there is, one chunk at a time to a slow reader, and after the last the end."""
         if run.busy:
             return
@@ -364,7 +298,7 @@ class RequestNode(Node):
         if run.outcome is not None and self._runs.pop(call.request_id, None) is not None:
             self.end(call, run.outcome.error)
 
-    def _reads_on(self, run: _Run) -> None:
+    def _reads_on(self, run: Run) -> None:
         """A slow reader is done with a chunk."""
         run.busy = False
         self._deliver(run)

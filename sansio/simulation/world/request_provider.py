@@ -34,18 +34,20 @@ _BLANK: Final = "\0"
 
 _MOST_MOULDS: Final = 256
 
+_BURST_SECONDS: Final = 0.5
+"""After the first, tokens that come within so short a time come at once."""
+
 
 @dataclass(frozen=True, slots=True)
 class _Mould:
     """An answer as it is for every prompt of one size: the prompt's words go between ``before`` and ``behind``.
 
-    opening: what comes with the head; ``None``: all of it. rest: the beats after the first piece of content.
+    rest: the beats after the first piece of content; ``None``: that piece is all of it.
     """
 
-    opening: bytes | None
     before: bytes
     behind: bytes
-    rest: tuple[Beat, ...]
+    rest: tuple[Beat, ...] | None
 
 
 class RequestProvider:
@@ -166,10 +168,10 @@ class RequestProvider:
             ask = Ask(model, _BLANK, input_tokens, stream, include_usage=True, obfuscated=False)
             mould = self._moulds[size] = _mould(ask, output_tokens, plan.token_delay)
         body = b"".join((mould.before, _quoted(prompt_id(prompt)), mould.behind))
-        if mould.opening is None:
+        if mould.rest is None:
             delay = plan.first_byte_delay if stream else plan.first_byte_delay + plan.token_delay * output_tokens
             return iter(((delay, (head, body, END)),))
-        return iter(((plan.first_byte_delay, (head, mould.opening)), (plan.token_delay, (body,)), *mould.rest))
+        return iter(((plan.first_byte_delay, (head,)), (plan.token_delay, (body,)), *mould.rest))
 
 
 def _fields(limiter: ProviderLimiter | None, now: float = 0.0, *, stream: bool) -> Headers:
@@ -187,15 +189,17 @@ def _mould(ask: Ask, output_tokens: int, token_delay: float) -> _Mould:
     blank = _quoted(_BLANK)
     if not ask.stream:
         before, _, behind = _FORMAT.unary(ask, _text_answer(ask, output_tokens), _STAMP).partition(blank)
-        return _Mould(None, before, behind, ())
+        return _Mould(before, behind, None)
     paced = list(_paced(ask, output_tokens))
     if not token_delay:
         before, _, behind = b"".join(paced).partition(blank)
-        return _Mould(None, before, behind, ())
-    opening, first, *rest = paced
+        return _Mould(before, behind, None)
+    role, first, *later = paced
     before, _, behind = first.partition(blank)
-    beats: list[Beat] = [(token_delay, (piece,)) for piece in rest]
-    return _Mould(opening, before, behind, (*beats, (0.0, (END,))))
+    size = max(1, int(_BURST_SECONDS / token_delay))
+    bursts = [later[at : at + size] for at in range(0, len(later), size)]
+    beats: list[Beat] = [(token_delay * len(burst), (b"".join(burst),)) for burst in bursts]
+    return _Mould(role + before, behind, (*beats, (0.0, (END,))))
 
 
 def _paced(ask: Ask, output_tokens: int) -> Iterator[bytes]:
