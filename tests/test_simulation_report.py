@@ -242,6 +242,37 @@ def test_limiters_and_circuits_are_named_after_those_who_share_them() -> None:
     assert set(report.timeline.circuits) == {"chat, twin", "chat, twin (key)", "other", "other (key)"}
 
 
+def test_what_lasts_shows_in_every_bin() -> None:
+    held = deployment(rate_limits={"requests_per_minute": 2, "window": 20.0})
+    plan = make_plan(callers=0, seconds=24.0, deployments=(held,), limits=None)
+    three = tuple(CallerPlan(number, 1.0, "chat", "q", reads_every=2.0, stream=False) for number in range(3))
+    report = run(replace(plan, callers=three), timeline=True)
+    assert report.violation is None and report.timeline is not None
+    line = report.timeline
+    assert set(line.queued[15:200]) == {1} and set(line.limit_used["chat"][15:200]) == {1.0}
+    assert line.limit_used["chat"][-1] == 0.5, "of a new bin, what was before is forgotten"
+
+
+def test_a_bin_has_the_most_that_was_used_in_it_and_nothing_of_before() -> None:
+    brief = deployment(rate_limits={"requests_per_minute": 4, "window": 0.2, "delivery_guard": 0.0})
+    plan = make_plan(callers=0, seconds=120.0, deployments=(brief,), limits=None)
+    callers = tuple(CallerPlan(number, at, "chat", "q", stream=False) for number, at in enumerate((1.0, 1.0, 60.0)))
+    report = run(replace(plan, callers=callers), timeline=True)
+    assert report.timeline is not None and report.timeline.bin_seconds == 0.5
+    levels = report.timeline.limit_used["chat"]
+    assert levels[2] == 0.5 and levels[3] == 0.0, "most in the bin of 1.0 s, although it has left the window by its end"
+    longer = deployment(rate_limits={"requests_per_minute": 4, "window": 10.0})
+    report = run(replace(plan, callers=callers, deployments=(longer,)), timeline=True)
+    assert report.timeline is not None
+    levels = report.timeline.limit_used["chat"]
+    assert levels[2:120] == (0.5,) * 118 and levels[120] == 0.25
+
+
+def test_a_disturbance_ends_with_the_faults() -> None:
+    _, line = timeline_of(replace(OUTAGE, at=20.0, seconds=100.0), Operate(1, 29.0, "chat", "close"))
+    assert [(span.begin, span.end) for span in line.disturbances] == [(20.0, 30.0), (29.0, 29.0)]
+
+
 def test_a_run_that_is_cut_short_ends_there(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(number: int) -> None:
         raise RuntimeError("broken")

@@ -7,8 +7,9 @@ import re
 import shlex
 import subprocess
 import sys
-from collections.abc import Callable
+from collections.abc import Callable, Sequence
 from dataclasses import replace
+from itertools import pairwise
 from pathlib import Path
 from typing import Any
 
@@ -18,8 +19,10 @@ from simulation_plans import HOST, OUTAGE, deployment, make_plan
 import sansio
 from sansio import Secret
 from sansio.engine import RemoteEngineCore
+from sansio.events import Drain, Effect, Event
 from sansio.lane import Lease
 from sansio.providers.openai import OpenAIChat
+from sansio.queue import Priority
 from sansio.rate_limit import RateLimiter
 from sansio.simulation import ProviderLimits, Status
 from sansio.simulation.judge.judge import Judge
@@ -27,8 +30,9 @@ from sansio.simulation.judge.violation import InvariantViolated
 from sansio.simulation.scenarios import run as runner
 from sansio.simulation.scenarios.run import advance, run
 from sansio.simulation.world.clock import VirtualClock
-from sansio.simulation.world.node import Node
+from sansio.simulation.world.node import Call, Node
 from sansio.simulation.world.plan import CallerPlan, DrainNow, Faults, HostPlan, Level, Operate, Plan, RotateKey, VaultDown
+from sansio.simulation.world.request_node import RequestNode
 from sansio.simulation.world.request_provider import RequestProvider
 from sansio.simulation.world.wire import WireClient
 from sansio.simulation.world.world import World
@@ -95,6 +99,59 @@ def test_requests_keep_coming_until_a_circuit_is_closed_and_then_no_more() -> No
     assert run(busy).follow_ups > report.follow_ups, "each deployment has its own"
 
 
+def test_follow_ups_come_after_everybody_else_and_ever_more_slowly(monkeypatch: pytest.MonkeyPatch) -> None:
+    asked: list[tuple[float, CallerPlan]] = []
+    submit = RequestNode.submit
+
+    def noting(self: RequestNode, caller: CallerPlan) -> Call:
+        asked.append((self.clock.now, caller))
+        return submit(self, caller)
+
+    monkeypatch.setattr(RequestNode, "submit", noting)
+    report = run(make_plan(Operate(0, 29.0, "chat", "open", 60.0)))
+    times, callers = zip(*asked[40:], strict=True)
+    assert report.violation is None and len(callers) == report.follow_ups
+    assert [caller.number for caller in callers] == list(range(40, 40 + len(callers)))
+    assert {caller.priority for caller in callers} == {Priority.BACKGROUND}
+    waits = [later - sooner for sooner, later in pairwise(times)]
+    assert set(waits[:30]) == {0.25} and 1.4 < waits[-1] < 1.6
+
+
+def test_follow_ups_that_wait_are_few() -> None:
+    patient = replace(deployment(), serving={"on_circuit_open": "wait"})
+    report = run(make_plan(Operate(0, 29.0, "chat", "open", 60.0), deployments=(patient,)))
+    assert report.violation is None and report.follow_ups == 2
+    assert report.recovery is not None and 59.0 < report.recovery < 60.0
+    assert report.latency_p95 is not None and report.latency_p95 < 1.0, "theirs are not counted"
+
+
+def test_what_was_sent_while_a_world_recovered_has_time_of_its_own() -> None:
+    plan = replace(make_plan(Operate(0, 29.0, "chat", "open", 20.0)), hosts=(HostPlan(HOST, token_delay=2.0),))
+    whole = run(plan)
+    assert whole.recovery is not None
+    tight = run(replace(plan, heal_within=whole.recovery + 0.5))
+    assert tight.violation is None and tight.seconds > 30.0 + whole.recovery + 0.5
+    assert run(replace(plan, heal_within=whole.recovery - 0.25)).violation is not None
+
+
+def test_recovery_is_of_those_who_had_asked_by_the_end_of_the_last_disturbance() -> None:
+    slow = tuple(CallerPlan(number, at, "chat", "q", reads_every=1.0) for number, at in enumerate((1.0, 20.0)))
+    plan = replace(make_plan(Operate(0, 3.0, "chat", "rebuild")), callers=slow)
+    report = run(plan)
+    assert report.violation is None and report.recovery is not None
+    assert report.latency_p95 is not None and report.recovery == pytest.approx(report.latency_p95 - 2.0)
+    late_key = run(make_plan(RotateKey(0, 10.0, HOST, vault_lag=1.0)))
+    assert late_key.recovery is not None and late_key.recovery > 15.0, "until the key's circuit has closed"
+
+
+def test_only_answers_count_as_latency() -> None:
+    hurried = tuple(CallerPlan(number, 10.0 + number, "chat", "q", timeout=0.1) for number in range(9))
+    report = run(replace(make_plan(), callers=(*hurried, CallerPlan(9, 1.0, "chat", "q"))))
+    assert report.violation is None and report.failures == {"deadline_exceeded": 9}
+    assert report.latency_p50 is not None and report.latency_p50 > 0.2
+    assert report.follow_ups == 0
+
+
 def test_one_that_drains_in_the_middle_refuses_the_rest_and_ends() -> None:
     report = run(make_plan(OUTAGE, DrainNow(1, 8.0)))
     assert report.violation is None
@@ -107,6 +164,9 @@ def test_the_provider_s_own_limit_is_told_apart() -> None:
     assert report.violation is None
     assert report.throttled >= report.throttled_by_limit > 0
     assert report.limit_used == 1.0
+    both = (deployment(), replace(deployment("small"), model="gpt-4o-mini"))
+    apart = run(replace(lower, deployments=both))
+    assert apart.throttled_by_limit == report.throttled_by_limit, "of all models together"
     told = run(make_plan(Faults(0, 0.0, 30.0, HOST, ((Status(429), 0.5),))))
     assert told.throttled > 0 and told.throttled_by_limit == 0
 
@@ -298,6 +358,12 @@ def test_requests_that_do_not_end_in_time() -> None:
     assert all(name in text for name in named) and "#6" not in text and text.endswith(" and 2 more")
 
 
+def test_requests_that_outlast_a_drain() -> None:
+    slow = tuple(CallerPlan(number, 1.0, "chat", f"q{number}", reads_every=400.0) for number in range(2))
+    text = still_open(replace(make_plan(DrainNow(0, 5.0), heal_within=20.0), callers=slow))
+    assert text.startswith("20.000 s after the faults stopped: request #1 of chat is ")
+
+
 def test_an_engine_that_does_not_drain(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(Node, "drain", lambda self: None)
     text = still_open(make_plan(heal_within=20.0))
@@ -305,15 +371,16 @@ def test_an_engine_that_does_not_drain(monkeypatch: pytest.MonkeyPatch) -> None:
 
 
 def test_a_closed_engine_that_still_waits(monkeypatch: pytest.MonkeyPatch) -> None:
+    plan = replace(make_plan(), hosts=(HostPlan(HOST, key_lifetime=5_000.0),))
+    assert run(plan).violation is None
     monkeypatch.setattr(Node, "close", lambda self: None)
-    plan = make_plan()
-    plan = replace(plan, hosts=(HostPlan(HOST, key_lifetime=5_000.0),))
     assert still_open(plan) == "a closed engine waits for something"
 
 
 def test_connections_that_nobody_closes(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(WireClient, "close", lambda self: None)
     plan = make_plan(level="bytes", callers=60, heal_within=5.0)
+    assert run(plan).violation is None
+    monkeypatch.setattr(WireClient, "close", lambda self: None)
     text = still_open(plan)
     assert "the client holds 1 connections" in text and f"1 connections are open at {HOST}" in text
 
@@ -321,6 +388,20 @@ def test_connections_that_nobody_closes(monkeypatch: pytest.MonkeyPatch) -> None
 def test_answers_that_never_end(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(RequestProvider, "over", lambda self: None)
     assert f"40 answers are under way at {HOST}" in still_open(make_plan(heal_within=5.0))
+
+
+def test_the_step_that_was_objected_to_is_the_last_one_shown(monkeypatch: pytest.MonkeyPatch) -> None:
+    observe = Judge.observed
+
+    def observed(self: Judge, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
+        observe(self, event, effects, now, unix_now)
+        if isinstance(event, Drain):
+            raise InvariantViolated(26, "it drains")
+
+    monkeypatch.setattr(Judge, "observed", observed)
+    report = run(make_plan(DrainNow(0, 8.0)))
+    assert len(report.last_events) == 40 and report.last_events[-1].split() == ["8.000", "Drain", "Drained"]
+    assert report.last_events == tuple(sorted(report.last_events))
 
 
 def test_the_judge_has_the_last_word(monkeypatch: pytest.MonkeyPatch) -> None:
