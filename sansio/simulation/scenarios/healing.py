@@ -9,7 +9,6 @@ from typing import Final
 from ...budget import BudgetAction
 from ...classify import parse_reset, parse_retry_after
 from ...deployment import Deployment
-from ...queue import CapacityPolicy
 from ..provider.fault_answers import Status, Throttle
 from ..world.plan import (
     BadNetwork,
@@ -25,6 +24,7 @@ from ..world.plan import (
     host_of,
 )
 from .scenario import undisturbed_seconds
+from .throttling import never_throttles
 
 BEAT: Final = 0.25
 """Seconds. While a world recovers, somebody asks each deployment at least so often: a circuit only closes by requests."""
@@ -56,8 +56,8 @@ def heal_bound(plan: Plan) -> float:
     4. *circuits* that the last failures opened (by now for as long as they ever do), or an operator, or a key's refusal;
        then as many probes as they want and one that the key's rebuild costs, one for each beat;
     5. *credentials*: a refresh that is never answered times out, backs off, and the next one succeeds;
-    6. *backlog*: whoever still waits is served, at the pace of the limits (from their lowest rate, where there were 429s)
-       and of the slots, or runs out of time.
+    6. *backlog*: everybody may still wait by then, and is served at the pace of the limits (from their lowest rate, where
+       there were 429s) and of the slots, or runs out of time.
 
     Where nothing but a drain was planned, nothing fails, and an attempt takes what it takes undisturbed.
     """
@@ -83,8 +83,9 @@ class _Lane:
             fault for each in plan.disturbances if isinstance(each, Faults) and each.host == host for fault, _ in each.rates
         ]
         tokens = max((caller.output_tokens for caller in self.callers), default=1)
-        reading = max((caller.reads_every * (caller.output_tokens + 4) for caller in self.callers), default=0.0)
+        reading = max(map(_reading, self.callers), default=0.0)
         self.undisturbed = undisturbed_seconds(self.host, plan.conditions, tokens) + reading
+        self.refusal = _refusal(plan, deployment, self.host)
         self.pause = self._pause(plan)
         if all(isinstance(each, DrainNow) for each in plan.disturbances):
             self.attempt, self.circuit, self.probes = self.undisturbed, 0.0, 0
@@ -165,6 +166,7 @@ def _silence(plan: Plan) -> float:
 def _backlog(plan: Plan, lanes: list[_Lane]) -> float:
     """The time until the last of those who wait has been served: either all of them are, or those with a timeout have
     run out of it and the others are."""
+    throttled = not never_throttles(plan)
     groups: dict[object, list[_Lane]] = {}
     for lane in lanes:
         key = (lane.host.host, lane.deployment.config.secret, lane.deployment.model)
@@ -175,32 +177,30 @@ def _backlog(plan: Plan, lanes: list[_Lane]) -> float:
         patient = [caller for caller in everybody if caller.timeout is None]
         hurried = (caller.at + caller.timeout - plan.seconds for caller in everybody if caller.timeout is not None)
         given_up = max(0.0, max(hurried, default=0.0))
-        longest = max(longest, min(_serving(group, everybody), given_up + _serving(group, patient)))
+        longest = max(
+            longest, min(_serving(plan, group, everybody, throttled), given_up + _serving(plan, group, patient, throttled))
+        )
     return longest
 
 
-def _serving(group: list[_Lane], callers: list[CallerPlan]) -> float:
-    """How long a limiter and its lanes take over these callers, or as many of them as can wait at once."""
-    names = {lane.deployment.name: lane for lane in group}
-    waiting = {name: sum(caller.deployment == name for caller in callers) for name in names}
+def _serving(plan: Plan, group: list[_Lane], callers: list[CallerPlan], throttled: bool) -> float:
+    """How long a limiter and its lanes take over these callers. With every slot in use while somebody waits, the work of all
+    takes its share on each slot, and the longest piece of it at most comes on top (R. L. Graham, 1966)."""
     busy = 0.0
     attempts = 0
-    for name, lane in names.items():
-        served, spending = lane.deployment.served, lane.deployment.spending
-        outside = 2 if served.on_capacity_exhausted is CapacityPolicy.QUEUE else 1
-        waiting[name] = min(waiting[name], served.max_concurrent + outside * served.queue_capacity)
-        slots = served.max_concurrent
-        if spending is not None and spending.on_exceeded is BudgetAction.THROTTLE:
-            slots = max(1, slots // 2)
-        slots = min(slots, lane.deployment.config.rate_limits.concurrent_requests or slots)
-        tries = 1 + (lane.deployment.config.retry.max_retries if _refuses(lane) else 0)
-        busy += math.ceil(waiting[name] * tries / slots) * lane.undisturbed
-        attempts += waiting[name] * tries
-    return busy + _by_limits(group, attempts, callers)
+    for lane in group:
+        mine = [caller for caller in callers if caller.deployment == lane.deployment.name]
+        tries = 1 + (lane.deployment.config.retry.max_retries if lane.refusal < 1.0 else 0)
+        work = sum(
+            undisturbed_seconds(lane.host, plan.conditions, caller.output_tokens) + _reading(caller) for caller in mine
+        )
+        busy += work * tries / _slots(lane.deployment) + lane.undisturbed
+        attempts += len(mine) * tries
+    return busy + _by_limits(group, attempts, callers, throttled)
 
 
-def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan]) -> float:
-    """``attempts`` at the pace of each limit, two beats' worth included.
+def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan], throttled: bool) -> float:
+    """``attempts``, and as many small requests as may be under way beside them, at the pace of each limit.
 
     Where tokens are counted and the next request does not fit, it and the window together hold more than the limit: there
     are at most twice as many windows as the tokens fill, and one. Who does not say how long the answer may be reserves all
@@ -208,8 +208,7 @@ def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan]) -> 
     """
     limits = group[0].deployment.config.rate_limits
     span = limits.window + limits.delivery_guard
-    throttled = any(isinstance(fault, Throttle) for lane in group for fault in lane.faults) or any(map(_refuses, group))
-    share = min(map(_lowest_rate, group))
+    share = max(_LEAST_RATE, min(lane.refusal for lane in group) / 2) if group[0].refusal < 1.0 else 1.0
     attempts += 2 * len(group)
     seconds = _STEPS_TO_FULL_RATE * limits.window if throttled else 0.0
     if limits.requests_per_minute is not None:
@@ -224,23 +223,30 @@ def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan]) -> 
     return seconds
 
 
-def _lowest_rate(lane: _Lane) -> float:
-    """The part of our rate that 429s leave, where the provider allows less than we do: they halve it, and no more come once
-    it is below what is allowed."""
-    ours, theirs = lane.deployment.config.rate_limits, lane.host.limits
-    if theirs is None or not _refuses(lane):
-        return 1.0
-    pairs = ((ours.requests_per_minute, theirs.requests_per_minute), (ours.tokens_per_minute, theirs.tokens_per_minute))
-    return max(_LEAST_RATE, min(their / our for our, their in pairs if our is not None and their is not None) / 2)
+def _slots(deployment: Deployment) -> int:
+    """How many attempts run at a time, at least."""
+    slots, spending = deployment.served.max_concurrent, deployment.spending
+    if spending is not None and spending.on_exceeded is BudgetAction.THROTTLE:
+        slots = max(1, slots // 2)
+    return min(slots, deployment.config.rate_limits.concurrent_requests or slots)
 
 
-def _refuses(lane: _Lane) -> bool:
-    """Whether the provider may go on refusing by its limits, whatever the weather."""
-    ours, theirs = lane.deployment.config.rate_limits, lane.host.limits
+def _reading(caller: CallerPlan) -> float:
+    """What a slow reader takes: for each token, and for the chunks before and behind them."""
+    return caller.reads_every * (caller.output_tokens + 4)
+
+
+def _refusal(plan: Plan, deployment: Deployment, host: HostPlan) -> float:
+    """The part of our limits that the provider allows, at most all: below 1 it refuses, whatever the weather, and 429s halve
+    our rate until it is no more than that. Two keys of ours may be one account of theirs."""
+    ours, theirs = deployment.config.rate_limits, host.limits
     if theirs is None:
-        return False
+        return 1.0
+    alike = (each for each in plan.deployments if (host_of(each), each.model) == (host.host, deployment.model))
+    keys = len({each.config.secret for each in alike})
     pairs = ((ours.requests_per_minute, theirs.requests_per_minute), (ours.tokens_per_minute, theirs.tokens_per_minute))
-    return any(their is not None and (our is None or our > their) for our, their in pairs) or ours.window < theirs.window
+    parts = [0.0 if our is None else their / (our * keys) for our, their in pairs if their is not None]
+    return min(1.0, ours.window / theirs.window, *parts)
 
 
 def _or_for_ever(seconds: float | None) -> float:
