@@ -87,6 +87,16 @@ def test_callers_that_only_mattered_because_of_a_disturbance_go_in_a_second_roun
     assert kept(small) == ([5], [])
 
 
+def test_it_goes_on_until_nobody_more_can_be_left_out(monkeypatch: pytest.MonkeyPatch) -> None:
+    def verdict(came: set[int], wrong: set[int]) -> int | None:
+        return 4 if 9 in came and (5 not in came or 1 in came) and (7 not in came or 5 in came) else None
+
+    pretence = pretend(monkeypatch, verdict)
+    plan = PLAN.keep([1, 5, 7, 9], [])
+    small, _ = shrink(plan, pretence.run(plan))
+    assert kept(small) == ([9], [])
+
+
 def test_another_violation_is_another_matter(monkeypatch: pytest.MonkeyPatch) -> None:
     pretence = pretend(monkeypatch, lambda came, wrong: 8 if 7 in came and 30 in came else 17)
     small, report = shrink(PLAN, pretence.run(PLAN))

@@ -11,11 +11,10 @@ from typing import Final
 
 from ...batch import TokenChunk
 from ...events import Effect, Event, Notice
-from ...http import parse_origin
 from ...trace import trace_line
 from ..world.clock import VirtualClock
 from ..world.node import Call
-from ..world.plan import Plan
+from ..world.plan import Plan, host_of
 from ..world.world import World
 from .failure import Violation
 from .report import Report, header, percentile, replay_command
@@ -120,9 +119,7 @@ class Recorder:
     def _provider_limits(self) -> tuple[int, float | None]:
         """How often the providers' own limiters refused, and the most that one of their windows held of its limit."""
         refused, used = 0, None
-        for host, model in sorted(
-            {(parse_origin(each.codec().endpoint).host, each.model) for each in self._plan.deployments}
-        ):
+        for host, model in sorted({(host_of(each), each.model) for each in self._plan.deployments}):
             limiter = self._world.providers[host].limiter(model)
             limits = self._world.hosts[host].limits
             if limiter is None or limits is None:
