@@ -21,6 +21,7 @@ from sansio.simulation import (
     SlowFirstByte,
     expected_text,
 )
+from sansio.simulation.provider.response_plan import Pause, Wire
 from sansio.simulation.world.clock import VirtualClock, chance
 from sansio.simulation.world.network import Link, Network
 from sansio.simulation.world.plan import BadNetwork, Conditions
@@ -37,6 +38,17 @@ POST = HttpRequest(
     b'{"model": "m", "stream": true, "messages": [{"role": "user", "content": "hello"}]}',
 )
 HEARS_RESET = "ConnectionResetError"
+
+
+@dataclass(frozen=True, slots=True)
+class Says(Fault):
+    """These bytes are all that is sent; the connection stays."""
+
+    data: bytes
+
+    def mangle(self, wire: Wire) -> Wire:
+        yield self.data
+        yield Pause(None)
 
 
 @dataclass
@@ -123,6 +135,12 @@ class Place:
         self.weather.begin(disturbance)
         return disturbance
 
+    def whole_until(self, until: float) -> bytes:
+        """What of the answer to the first request is sent by then."""
+        at = self.provider.log[0].arrived_at
+        provider = MockProvider(token_delay=0.5, default_output_tokens=10)
+        return play(provider.connection(), REQUEST, at=at, until=until).data
+
     @property
     def outcomes(self) -> list[str | None]:
         return [record.outcome for record in self.provider.log]
@@ -207,19 +225,41 @@ def test_a_long_answer_comes_in_windows_which_take_their_time() -> None:
     assert size / 200_000 < len({when for when, _ in end.pieces}) < size / 50_000
 
 
+@dataclass(frozen=True, slots=True)
+class Endless(Fault):
+    """An answer without an end and without a pause. ``drawn``: its pieces, as far as they were asked for."""
+
+    drawn: list[bytes]
+
+    def mangle(self, wire: Wire) -> Wire:
+        while True:
+            self.drawn.append(b"x" * 1_000)
+            yield self.drawn[-1]
+
+
 @pytest.mark.parametrize("on_its_way", [False, True])
 def test_of_a_long_answer_no_more_is_drawn_than_somebody_waits_for(on_its_way: bool) -> None:
-    conditions = replace(EXACT, piece_bytes=100_000)
-    if on_its_way:
-        conditions = replace(conditions, reset=1.0, reset_within=1)
-    place = Place(conditions, OversizedEvent(1_000_000))
+    endless = Endless([])
+    conditions = replace(EXACT, reset=1.0 if on_its_way else 0.0, reset_within=1)
+    place = Place(conditions, endless)
     link, end = place.dial(request=REQUEST)
     place.clock.advance_to(2.5)
     if not on_its_way:
         link.close()
     place.clock.advance_to(10.0)
     assert place.outcomes == ["client_left"] and len(end.data) <= 1
+    assert len(endless.drawn) < 100
     assert place.clock.next() is None
+
+
+def test_an_answer_without_end_comes_as_fast_as_it_is_heard() -> None:
+    place = Place(EXACT, Endless([]))
+    link, end = place.dial(request=REQUEST)
+    place.clock.advance_to(23.5)
+    assert 20 * 65_536 <= len(end.data) <= 20 * 67_000
+    link.close()
+    place.clock.advance_to(100.0)
+    assert place.outcomes == ["client_left"] and place.clock.next() is None
 
 
 # --- ends -------------------------------------------------------------------------------------------------------------
@@ -353,8 +393,13 @@ def test_a_connection_is_reset_at_a_byte(seed: int, within: int) -> None:
 
 
 def test_any_byte_may_be_the_last() -> None:
-    lengths = {len(Place(replace(EXACT, reset=1.0, reset_within=3), seed=seed).ask().data) for seed in range(60)}
-    assert lengths == {0, 1, 2, 3}
+    def three_bytes(seed: int) -> End:
+        place = Place(replace(EXACT, reset=1.0, reset_within=3), Says(b"abc"), seed=seed)
+        return place.ask()
+
+    ends = [three_bytes(seed) for seed in range(60)]
+    assert {end.data for end in ends} == {b"", b"a", b"ab", b"abc"}
+    assert {end.end for end in ends} == {HEARS_RESET}, "also right behind the last one"
 
 
 def test_a_reset_beyond_the_answer_strikes_a_later_one() -> None:
@@ -426,6 +471,21 @@ def test_a_bad_network_strikes_a_connection_that_stands(idle: bool) -> None:
     assert end.end == HEARS_RESET
     assert end.data == place.whole[: len(end.data)]
     assert (before > 0) is not idle and len(end.data) < len(place.whole)
+
+
+def test_the_byte_is_counted_from_when_the_network_became_bad() -> None:
+    def after(seed: int) -> int:
+        place = Place(seed=seed, tokens=10)
+        end = place.dial(request=REQUEST)[1]
+        place.clock.advance_to(5.25)
+        place.blow(replace(EXACT, reset=1.0, reset_within=500))
+        sent = len(place.whole_until(5.25))
+        place.clock.advance_to(100.0)
+        assert end.end == HEARS_RESET
+        return len(end.data) - sent
+
+    come = [after(seed) for seed in SEEDS]
+    assert 0 <= min(come) < 100 and 400 < max(come) <= 500
 
 
 def test_a_bad_network_that_goes_over_spares_who_did_not_meet_it() -> None:
@@ -546,9 +606,10 @@ def test_what_becomes_of_one_connection_does_not_depend_on_the_others() -> None:
     def run(others: int) -> object:
         place = Place(ROUGH, seed=3)
         place.network.add("other.test", place.provider, place.weather)
-        end = place.dial(request=REQUEST)[1]
         for _ in range(others):
             place.network.dial("other.test", 443, End(place.clock))
+        end = place.dial(request=REQUEST)[1]
+        for _ in range(others):
             place.dial()
         place.clock.advance(1000.0)
         return end.heard, [when for when, _ in end.pieces]

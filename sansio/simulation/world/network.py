@@ -101,7 +101,7 @@ class Link:
     """One connection, as who dialled it has it. http2: what it speaks, once it stands."""
 
     __slots__ = (
-        *("_arrived_at", "_clock", "_end", "_heard_at", "_network", "_over", "_reset_at", "_rng", "_sent", "_server"),
+        *("_arrived_at", "_broken", "_clock", "_end", "_heard_at", "_network", "_reset_at", "_rng", "_sent", "_server"),
         *("_silent_until", "_site", "_stall_at", "_timer", "_under", "http2"),
     )
 
@@ -114,7 +114,7 @@ class Link:
         self._rng = rng
         self._server: MockConnection | None = None
         self._timer: Timer | None = None  # the server's
-        self._over = False  # whether the client is going to hear the end, behind what is on its way
+        self._broken = False  # whether it was reset on its way
         self._sent = 0  # by the server, in bytes
         self._reset_at = self._stall_at = math.inf  # bytes of it at which something strikes
         self._silent_until = -math.inf
@@ -191,8 +191,6 @@ class Link:
             self._carry_out(action)
         due = server.deadline()
         if self._timer is not None:
-            if self._timer.when == due:
-                return
             self._timer.cancel()
             self._timer = None
         if due is None:
@@ -235,8 +233,7 @@ class Link:
                 self._is_heard(partial(self._received, piece))
 
     def _hang_up(self, error: OSError | None) -> None:
-        """The server has ended it, and is done with it."""
-        self._over = True
+        """The server has ended it, and says no more."""
         self._is_heard(partial(self._ended, error))
 
     def _server_lost(self) -> None:
@@ -251,12 +248,12 @@ class Link:
 
     def _break(self) -> None:
         """The connection is reset on its way: each side hears of it behind what was sent to it."""
-        self._over = True
+        self._broken = True
         self._is_heard(partial(self._ended, ConnectionResetError("the connection was reset")))
         self._arrives(self._server_lost)
 
     def _is_listened_to(self) -> bool:
-        return not self._over and self._end is not None
+        return not self._broken and self._end is not None
 
     def _arrives(self, what: Callable[[], None]) -> None:
         """It happens at the server, behind what was sent there before."""
