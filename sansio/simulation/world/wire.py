@@ -106,16 +106,12 @@ class WireLine:
 
     def interrupt(self) -> None:
         """Wake whoever waits on this line: it fails with an `OSError`."""
-        if self._interrupted:
-            return
         self._interrupted = True
         self._stop_waiting()
         self._client.soon(self._called_off)
 
     def let_go(self, *, keep: bool) -> None:
         """Part with the connection, or with the place in line for one. ``keep``: the exchange ended well. Idempotent."""
-        if self._phase is _Phase.OVER:
-            return
         self._phase = _Phase.OVER
         self._stop_waiting()
         connection, self._connection = self._connection, None
