@@ -24,7 +24,7 @@ def label_of(disturbance: Disturbance) -> str:
     """What goes wrong, and where."""
     match disturbance:
         case Faults():
-            rates = (f"{type(fault).__name__} {rate:.0%}" for fault, rate in disturbance.rates)
+            rates = (f"{type(fault).__name__} {100 * rate:.3g}%" for fault, rate in disturbance.rates)
             return f"faults at {disturbance.host}: {', '.join(rates)}"
         case BadNetwork():
             return f"bad network to {disturbance.host}: {_unusual(disturbance.conditions)}"
