@@ -74,7 +74,8 @@ def _one(plan: Plan, picture: Path | None) -> bool:
     print(header(plan), flush=True)
     report = run(plan, digest=True, timeline=picture is not None)
     if report.violation is not None:
-        plan, report = shrink(plan, report)
+        plan, _ = shrink(plan, report)
+        report = run(plan, digest=True, timeline=picture is not None)
         print("made small:")
         print(header(plan))
     print(f"{report.body()}\n")
