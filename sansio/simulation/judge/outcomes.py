@@ -229,8 +229,9 @@ class Outcomes:
             return
         if asked.attempt != order.attempt:
             raise InvariantViolated(4, f"attempt {order.attempt} of {asked} was cut, and {asked.attempt or 'none'} runs")
-        if order.error is not None:
-            self._secrecy.check_error(order.error)
+        if order.error is None:
+            raise InvariantViolated(4, f"attempt {order.attempt} of {asked} was cut as if its caller had gone")
+        self._secrecy.check_error(order.error)
         if self._closing:
             self._call_off(asked)
         else:

@@ -74,8 +74,6 @@ class Retrying:
             asked.refreshed = True
         elif asked.again is Again.RESENT:
             asked.resent = True
-        else:
-            _check_count(asked)
         asked.again = Again.NEVER
 
 
