@@ -61,7 +61,8 @@ def heal_bound(plan: Plan) -> float:
 
     Where nothing but a drain was planned, nothing fails, and an attempt takes what it takes undisturbed.
     """
-    lanes = [_Lane(plan, deployment) for deployment in plan.deployments]
+    spared = never_throttles(plan)
+    lanes = [_Lane(plan, deployment, spared) for deployment in plan.deployments]
     attempt = max(lane.attempt for lane in lanes)
     circuit = max(lane.circuit for lane in lanes)
     pause = max(lane.pause for lane in lanes)
@@ -72,9 +73,9 @@ def heal_bound(plan: Plan) -> float:
 
 
 class _Lane:
-    """A deployment, and what of a plan concerns it."""
+    """A deployment, and what of a plan concerns it. ``spared``: no provider ever refuses anybody by its limits."""
 
-    def __init__(self, plan: Plan, deployment: Deployment) -> None:
+    def __init__(self, plan: Plan, deployment: Deployment, spared: bool) -> None:
         host = host_of(deployment)
         self.deployment = deployment
         self.host = next((each for each in plan.hosts if each.host == host), HostPlan(host))
@@ -86,6 +87,8 @@ class _Lane:
         reading = max(map(_reading, self.callers), default=0.0)
         self.undisturbed = undisturbed_seconds(self.host, plan.conditions, tokens) + reading
         self.refusal = _refusal(plan, deployment, self.host)
+        by_limit = self.host.limits is not None and not spared
+        self.throttled = by_limit or any(isinstance(fault, Throttle) for fault in self.faults)
         self.pause = self._pause(plan)
         if all(isinstance(each, DrainNow) for each in plan.disturbances):
             self.attempt, self.circuit, self.probes = self.undisturbed, 0.0, 0
@@ -166,7 +169,6 @@ def _silence(plan: Plan) -> float:
 def _backlog(plan: Plan, lanes: list[_Lane]) -> float:
     """The time until the last of those who wait has been served: either all of them are, or those with a timeout have
     run out of it and the others are."""
-    throttled = not never_throttles(plan)
     groups: dict[object, list[_Lane]] = {}
     for lane in lanes:
         key = (lane.host.host, lane.deployment.config.secret, lane.deployment.model)
@@ -177,13 +179,11 @@ def _backlog(plan: Plan, lanes: list[_Lane]) -> float:
         patient = [caller for caller in everybody if caller.timeout is None]
         hurried = (caller.at + caller.timeout - plan.seconds for caller in everybody if caller.timeout is not None)
         given_up = max(0.0, max(hurried, default=0.0))
-        longest = max(
-            longest, min(_serving(plan, group, everybody, throttled), given_up + _serving(plan, group, patient, throttled))
-        )
+        longest = max(longest, min(_serving(plan, group, everybody), given_up + _serving(plan, group, patient)))
     return longest
 
 
-def _serving(plan: Plan, group: list[_Lane], callers: list[CallerPlan], throttled: bool) -> float:
+def _serving(plan: Plan, group: list[_Lane], callers: list[CallerPlan]) -> float:
     """How long a limiter and its lanes take over these callers. With every slot in use while somebody waits, the work of all
     takes its share on each slot, and the longest piece of it at most comes on top (R. L. Graham, 1966)."""
     busy = 0.0
@@ -196,10 +196,10 @@ def _serving(plan: Plan, group: list[_Lane], callers: list[CallerPlan], throttle
         )
         busy += work * tries / _slots(lane.deployment) + lane.undisturbed
         attempts += len(mine) * tries
-    return busy + _by_limits(group, attempts, callers, throttled)
+    return busy + _by_limits(group, attempts, callers)
 
 
-def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan], throttled: bool) -> float:
+def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan]) -> float:
     """``attempts``, and as many small requests as may be under way beside them, at the pace of each limit.
 
     Where tokens are counted and the next request does not fit, it and the window together hold more than the limit: there
@@ -210,7 +210,7 @@ def _by_limits(group: list[_Lane], attempts: int, callers: list[CallerPlan], thr
     span = limits.window + limits.delivery_guard
     share = max(_LEAST_RATE, min(lane.refusal for lane in group) / 2) if group[0].refusal < 1.0 else 1.0
     attempts += 2 * len(group)
-    seconds = _STEPS_TO_FULL_RATE * limits.window if throttled else 0.0
+    seconds = _STEPS_TO_FULL_RATE * limits.window if any(lane.throttled for lane in group) else 0.0
     if limits.requests_per_minute is not None:
         seconds += math.ceil(attempts / max(1, int(share * limits.requests_per_minute))) * span
     told = [caller for caller in callers if caller.limits_output]
