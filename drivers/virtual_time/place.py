@@ -49,15 +49,17 @@ class Place:
         self.world.vault.fetch(self._places[order.session], 0.0, report)
 
     def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
-        """The judge looks at each step. What it finds is kept: an event loop may do no more than log it."""
-        assert self._judge is not None
-        try:
-            self._judge.observed(event, effects, now, unix_now)
-        except InvariantViolated as violation:
-            self._violation = self._violation or violation
-            raise
+        """The judge looks at each step. What it finds is raised by the world, in a moment, and not in the middle of a
+        driver: what comes of the step must still be done, and an event loop might do no more than log it."""
+        if self._judge is not None:
+            try:
+                self._judge.observed(event, effects, now, unix_now)
+            except InvariantViolated as violation:
+                self._judge, self._violation = None, violation
+                self.world.clock.call_later(0.0, self.check)
 
     def check(self) -> None:
-        """Raise what the judge has found, if it has."""
-        if self._violation is not None:
-            raise self._violation
+        """Raise what the judge has found, if that was not done."""
+        violation, self._violation = self._violation, None
+        if violation is not None:
+            raise violation

@@ -58,7 +58,7 @@ def simulated_world(request: pytest.FixtureRequest) -> Iterator[WorldFactory]:
     def make(deployments: Any, *, seed: int | None = None, **settings: Any) -> World:
         from sansio.simulation.world.world import World
 
-        by_default: int = request.config.getoption("--world-seed")
+        by_default: Any = request.config.getoption("--world-seed")
         worlds.append(World(deployments, seed=by_default if seed is None else seed, **settings))
         return worlds[-1]
 

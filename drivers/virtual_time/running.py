@@ -22,6 +22,7 @@ def run(
     main: Callable[..., Awaitable[Result]],
     *args: Any,
     backend: Backend = "asyncio",
+    on_notice: Callable[[Notice], None] | None = None,
     give_up_after: float = GIVE_UP_AFTER,
 ) -> Result:
     """Run ``main(engine, *args)`` in the time of ``world``: its result.
@@ -30,7 +31,7 @@ def run(
     `InvariantViolated` where the engine was found wanting, and `RuntimeError` when nothing can happen any more, or the
     virtual seconds ``give_up_after`` are over.
     """
-    engine = engine_of(world, backend)
+    engine = engine_of(world, backend, on_notice=on_notice)
 
     async def whole() -> Result:
         async with engine:

@@ -43,7 +43,9 @@ class WorldClock(trio.abc.Clock, trio.abc.Instrument):
         self._stirred = False
         self._mover: trio.lowlevel.Task | None = None
         self._scope = trio.CancelScope()
-        self._error: Exception | None = None
+        self._is_over = False
+        self.error: Exception | None = None
+        """What went wrong in the world, or with its time."""
 
     # ---- what trio asks for ---------------------------------------------------------------------------------------------
 
@@ -55,7 +57,10 @@ class WorldClock(trio.abc.Clock, trio.abc.Instrument):
         return self.world.clock.now
 
     def deadline_to_sleep_time(self, deadline: float) -> float:
-        """Nothing for what is due. Nobody sleeps until a deadline: the clock comes to it."""
+        """Nothing for what is due. Nobody sleeps until a deadline: the clock comes to it. To raise ends the run here and
+        now, whoever is shielded from being cancelled."""
+        if self._is_over:
+            raise RuntimeError("the run does not end by being cancelled")
         self._deadline = deadline
         return 0.0 if deadline <= self.world.clock.now else _NEVER_SLEEP
 
@@ -73,8 +78,8 @@ class WorldClock(trio.abc.Clock, trio.abc.Instrument):
             with self._scope:
                 return await main(*args)
         finally:
-            if self._error is not None:
-                raise self._error
+            if self.error is not None:
+                raise self.error
         raise AssertionError("nothing but an error ends the scope")
 
     async def _move_on(self) -> None:
@@ -86,9 +91,8 @@ class WorldClock(trio.abc.Clock, trio.abc.Instrument):
                     if not self._stirred:
                         raise RuntimeError(self._stuck())
             except Exception as error:
-                if self._error is not None:  # it was told already, and does not end: the run ends with an internal error
-                    raise
-                self._error = error
+                self._is_over = self.error is not None
+                self.error = self.error or error
                 self._scope.cancel()
 
     async def _until_idle(self, seconds: float = 0.0) -> None:
@@ -130,7 +134,12 @@ def run_trio(
     ``give_up_after`` are over."""
     clock = WorldClock(world, give_up_after=give_up_after)
     with _drawn_from(world.seed):
-        return trio.run(clock.around, main, *args, clock=clock, instruments=[clock])
+        try:
+            return trio.run(clock.around, main, *args, clock=clock, instruments=[clock])
+        except trio.TrioInternalError:
+            if clock.error is not None:  # a run that was ended here and now
+                raise clock.error from None
+            raise
 
 
 @contextmanager

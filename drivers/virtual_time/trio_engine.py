@@ -30,8 +30,10 @@ class RemoteEngine(Driver):
         return self
 
     async def __aexit__(self, *raised: object) -> None:
-        await super().__aexit__(*raised)
-        self._place.check()
+        try:
+            await super().__aexit__(*raised)
+        finally:
+            self._place.check()
 
     def unix_now(self) -> float:
         """The world's wall clock."""
