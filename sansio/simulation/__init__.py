@@ -1,4 +1,4 @@
-"""A simulated world for tests: so far, a provider that answers, throttles and misbehaves as it is told."""
+"""A simulated world for tests: virtual time, and a provider that answers, throttles and misbehaves as it is told."""
 
 from .provider.answers import Answer, Choice, count_tokens, expected_text, prompt_id
 from .provider.fault_script import FaultScript
@@ -37,6 +37,7 @@ from .provider.mock_exchange import Action, Close, Reset, Send
 from .provider.mock_provider import MockProvider, Outcome, RequestRecord
 from .provider.openai_chat import OpenAiChat
 from .provider.provider_limiter import LimitRefusal, LimitView, ProviderLimiter, ProviderLimits
+from .world.world import World
 
 __all__ = [
     "FAULTS",
@@ -86,6 +87,7 @@ __all__ = [
     "Status",
     "Throttle",
     "Truncate",
+    "World",
     "WrongContentType",
     "count_tokens",
     "expected_text",
