@@ -18,11 +18,11 @@ from pathlib import Path
 
 from rich.console import Console
 from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
 from sansio.simulation.scenarios.catalogue import SCENARIOS
+from sansio.simulation.scenarios.report import Report, header
 from sansio.simulation.scenarios.run import run
 from sansio.simulation.scenarios.shrink import shrink
-
-from sansio.simulation.scenarios.report import Report, header
 from sansio.simulation.scenarios.sweep import plan_of
 from sansio.simulation.world.plan import Level, Plan
 

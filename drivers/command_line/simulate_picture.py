@@ -18,6 +18,11 @@ _matplotlib: Any = matplotlib
 _STATES: Final = {"closed": "#8bc28b", "half_open": "#f0c75e", "open": "#d9605a"}
 _ENDS: Final = {"done": "#4f9d69", "failed": "#c8453b", "rejected": "#e39a3b", "cancelled": "#9a9a9a"}
 
+_ABOVE: Final[dict[str, Any]] = {
+    "loc": "lower right", "bbox_to_anchor": (1.0, 0.97), "frameon": False, "ncols": 6, "fontsize": 8, "borderaxespad": 0.2,
+}  # fmt: skip
+"""Where legends stand: above their axes, so that they hide nothing."""
+
 
 def draw(report: Report, path: Path) -> None:
     """Write the picture of a run that kept its timeline. The same run gives the same file."""
@@ -80,7 +85,7 @@ def _levels(axis: Any, timeline: Timeline) -> None:
     queue.set_ylabel("waiting requests")
     queue.set_ylim(bottom=0)
     handles, labels = (mine + theirs for mine, theirs in zip(*_handles(axis, queue), strict=True))
-    axis.legend(handles, labels, loc="upper right", frameon=False)
+    axis.legend(handles, labels, **_ABOVE)
 
 
 def _handles(*axes: Any) -> list[Any]:
@@ -101,7 +106,7 @@ def _circuits(axis: Any, timeline: Timeline) -> None:
 
 
 def _legend(axis: Any) -> None:
-    axis.legend(loc="upper right", frameon=False, ncols=5)
+    axis.legend(**_ABOVE)
 
 
 def _shade(axis: Any, timeline: Timeline) -> None:
