@@ -1,0 +1,24 @@
+"""docs/simulation.md tells the truth: each of its blocks is a file of tests, and they pass."""
+
+from __future__ import annotations
+
+import re
+from pathlib import Path
+
+from test_virtual_time_pytest import pytest_on
+
+DOCUMENT = (Path(__file__).resolve().parent.parent / "docs" / "simulation.md").read_text(encoding="utf-8")
+BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
+
+
+def test_every_block_is_a_file_of_tests_that_pass(tmp_path: Path) -> None:
+    for number, block in enumerate(BLOCKS):
+        (tmp_path / f"test_block_{number}.py").write_text(block, encoding="utf-8")
+    printed = pytest_on(tmp_path, "")
+    tests = sum(block.count("def test_") for block in BLOCKS)
+    assert f"{tests} passed" in printed, printed
+    assert all("def test_" in block for block in BLOCKS)
+
+
+def test_the_first_has_ten_lines() -> None:
+    assert len([line for line in BLOCKS[0].splitlines() if line]) <= 10
