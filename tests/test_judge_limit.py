@@ -6,7 +6,7 @@ import math
 from typing import Any
 
 import pytest
-from engine_harness import USAGE, deployment
+from engine_harness import deployment
 from judge_models_rig import JudgedRig, breaks, judged_walk
 
 from sansio import errors
@@ -108,9 +108,11 @@ def test_usage_that_comes_when_nobody_counts_it_any_more(seconds: float) -> None
     world.submit(1)
     world.send(1)
     world.now += seconds
+    if seconds == 70.0:
+        world.submit(2)
     world.end(1)
-    world.submit(2)
-    world.end(2)
+    world.submit(3)
+    world.end(3)
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
