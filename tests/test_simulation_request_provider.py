@@ -60,7 +60,18 @@ def body_of(beats: Sequence[Beat]) -> bytes:
     return b"".join(event for _, events in beats for event in events if isinstance(event, bytes))
 
 
-PROMPTS = ["hello", 'say "hi" \\ \n\t', "日本語 🙂", "x" * 200, "\ud800 alone", "[label] w1", "#refuse", "#tool", "\0"]
+PROMPTS = [
+    "hello",
+    'say "hi" \\ \n\t',
+    "日本語 🙂",
+    "x" * 200,
+    "\ud800 alone",
+    "[label] w1",
+    "#refuse",
+    "#tool",
+    "\0",
+    "1000000000000",
+]
 
 
 @pytest.mark.parametrize("prompt", PROMPTS)
@@ -91,17 +102,16 @@ def test_what_is_answered_is_what_the_mock_provider_writes(
 
 def test_tokens_come_in_their_time() -> None:
     beats = answer(provider(HostPlan(HOST, first_byte_delay=1.0, token_delay=0.2)), replace(ASKS, output_tokens=8))
-    assert [round(after, 9) for after, _ in beats] == [1.0, 0.2, 0.4, 0.4, 0.4, 0.2, 0.0]
+    assert [round(after, 9) for after, _ in beats] == [1.0, 0.2, 0.4, 0.4, 0.4, 0.2]
     [slow] = answer(provider(HostPlan(HOST, first_byte_delay=1.0, token_delay=2.0)), replace(WHOLE, output_tokens=8))
     assert slow[0] == 17.0
-    assert len(answer(provider(HostPlan(HOST, token_delay=2.0)), replace(ASKS, output_tokens=8))) == 10
+    assert len(answer(provider(HostPlan(HOST, token_delay=2.0)), replace(ASKS, output_tokens=8))) == 9
 
 
-def test_what_is_kept_of_answers_is_bounded() -> None:
+def test_answers_of_many_sizes_are_each_right() -> None:
     of = provider()
-    for number in (*range(300), 0):
+    for number in (*range(1_100), 0):  # more than are kept
         assert f'"model":"m{number}"'.encode() in body_of(answer(of, model=f"m{number}"))
-    assert len(of._moulds) <= 256
 
 
 def test_only_good_keys_are_answered() -> None:

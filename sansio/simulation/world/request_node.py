@@ -121,10 +121,11 @@ class RequestNode(Node):
         if self._telling:
             return
         self._telling = True
-        facts, core = self._facts, self.core
+        facts, core, clock = self._facts, self.core, self.clock
         try:
             while facts:
-                for effect in core.handle(facts.popleft(), self.now(), self.unix_now()):
+                now, unix_now = clock.now + self.ahead, clock.unix_now + self.wall_ahead
+                for effect in core.handle(facts.popleft(), now, unix_now):
                     self._carry_out(effect)
         finally:
             self._telling = False

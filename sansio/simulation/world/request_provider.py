@@ -10,6 +10,7 @@ from __future__ import annotations
 import json
 from collections.abc import Collection, Iterable, Iterator
 from dataclasses import dataclass
+from functools import lru_cache
 from random import Random
 from typing import Final
 
@@ -20,7 +21,7 @@ from ..provider.formats import Ask, Refusal, Stamp
 from ..provider.mock_provider import key_set, throttled, wrong_key
 from ..provider.openai_chat import OpenAiChat
 from ..provider.provider_limiter import ProviderLimiter
-from ..provider.response_plan import Head, Kind, Parts, delayed, stream_plan, unary_plan
+from ..provider.response_plan import Data, Head, Kind, Parts, delayed, stream_plan, unary_plan
 from .plan import CallerPlan, HostPlan
 from .request_beats import Beat, Beats, beats_of, reset_at, stalled_at
 from .weather import Weather
@@ -29,25 +30,43 @@ _FORMAT: Final = OpenAiChat()
 _STAMP: Final = Stamp("0" * 24, 0)
 _STREAM_TYPE: Final = ("content-type", "text/event-stream; charset=utf-8")
 _WHOLE_TYPE: Final = ("content-type", "application/json")
-_BLANK: Final = "\0"
-"""A prompt that stands for any other in what is rendered once."""
-
-_MOST_MOULDS: Final = 256
-
 _BURST_SECONDS: Final = 0.5
 """After the first, tokens that come within so short a time come at once."""
+
+_WORDS: Final = b"\\u0000"
+_INPUT_TOKENS: Final = 10**12
+"""What stands for the prompt's words (a NUL, as JSON writes it) and for their count in what is rendered once."""
 
 
 @dataclass(frozen=True, slots=True)
 class _Mould:
-    """An answer as it is for every prompt of one size: the prompt's words go between ``before`` and ``behind``.
+    """An answer of one length, with blanks where a prompt's words and counts go.
 
-    rest: the beats after the first piece of content; ``None``: that piece is all of it.
+    frames: its pieces, as the mock provider would send them. first: what of them comes first; middle: the beats after it;
+    last: the one that ends it, with its delay. Where there is no ``last``, ``first`` is all of it.
     """
 
-    before: bytes
-    behind: bytes
-    rest: tuple[Beat, ...] | None
+    frames: tuple[Data, ...]
+    first: bytes
+    middle: tuple[Beat, ...] = ()
+    last: tuple[float, bytes] | None = None
+
+
+@dataclass(slots=True)
+class _Casting:
+    """What fills a mould for one request."""
+
+    mould: _Mould
+    words: bytes
+    input_tokens: int
+    output_tokens: int
+
+    def filled(self, data: bytes) -> bytes:
+        """These bytes, with what belongs there in the blanks."""
+        given, total = self.input_tokens, self.output_tokens
+        data = data.replace(b"%d" % _INPUT_TOKENS, b"%d" % given)
+        data = data.replace(b"%d" % (_INPUT_TOKENS + total), b"%d" % (given + total))
+        return data.replace(_WORDS, self.words)  # the last, as anything may stand in them
 
 
 class RequestProvider:
@@ -67,7 +86,6 @@ class RequestProvider:
         self._keys = None if keys is None else key_set(keys)
         self._rng = rng
         self._limiters: dict[str, ProviderLimiter] = {}
-        self._moulds: dict[tuple[str, bool, int, int], _Mould] = {}
         self._heads = {stream: ResponseHead(200, _fields(None, stream=stream)) for stream in (False, True)}
 
     @property
@@ -129,10 +147,15 @@ class RequestProvider:
             fault = None
         if limiter is not None:
             limiter.charge(0 if fault is not None and fault.refuses else input_tokens + caller.output_tokens, now)
-        if fault is None and caller.output_tokens:
-            return self._whole(caller, model, prompt, input_tokens, limiter, now)
-        ask = Ask(model, prompt, input_tokens, caller.stream, include_usage=True)
-        return self._bent(fault or Fault(), self._parts(ask, caller.output_tokens, limiter, now), unix_now)
+        head = self._heads[caller.stream]
+        if limiter is not None:
+            head = ResponseHead(200, _fields(limiter, now, stream=caller.stream))
+        mould = _mould(model, caller.stream, caller.output_tokens, self.plan.token_delay)
+        words = json.dumps(prompt_id(prompt), ensure_ascii=False)[1:-1].encode("utf-8", "replace")
+        cast = _Casting(mould, words, input_tokens, caller.output_tokens)
+        if fault is None:
+            return self._whole(caller, head, cast)
+        return self._bent(fault, self._parts(caller, head, cast), unix_now)
 
     def _refused(self, refusal: Refusal, limiter: ProviderLimiter | None, now: float) -> Beats:
         head = Head(refusal.status, (*_fields(limiter, now, stream=False), *refusal.headers))
@@ -141,37 +164,28 @@ class RequestProvider:
     def _bent(self, fault: Fault, parts: Parts, unix_now: float) -> Beats:
         return beats_of(fault.bend(parts, Scene(_FORMAT, unix_now)), fault.mangle, http2=self.plan.http2)
 
-    def _parts(self, ask: Ask, output_tokens: int, limiter: ProviderLimiter | None, now: float) -> Parts:
+    def _parts(self, caller: CallerPlan, head: ResponseHead, cast: _Casting) -> Parts:
         """The answer as the mock provider plans it, for a fault to bend."""
-        plan = self.plan
-        answer = _text_answer(ask, output_tokens)
-        head = Head(200, _fields(limiter, now, stream=ask.stream))
-        if ask.stream:
-            return delayed(stream_plan(head, _FORMAT.frames(ask, answer, _STAMP), plan.token_delay), plan.first_byte_delay)
+        plan, planned = self.plan, Head(head.status, head.headers)
+        frames = (Data(cast.filled(frame.data), frame.kind) for frame in cast.mould.frames)
+        if caller.stream:
+            return delayed(stream_plan(planned, frames, plan.token_delay), plan.first_byte_delay)
         return delayed(
-            unary_plan(head, _FORMAT.unary(ask, answer, _STAMP)), plan.first_byte_delay + plan.token_delay * output_tokens
+            unary_plan(planned, next(frames).data), plan.first_byte_delay + plan.token_delay * caller.output_tokens
         )
 
-    def _whole(
-        self, caller: CallerPlan, model: str, prompt: str, input_tokens: int, limiter: ProviderLimiter | None, now: float
-    ) -> Beats:
+    def _whole(self, caller: CallerPlan, head: ResponseHead, cast: _Casting) -> Beats:
         """The answer that no fault has met."""
-        stream, output_tokens, plan = caller.stream, caller.output_tokens, self.plan
-        head = self._heads[stream]
-        if limiter is not None:
-            head = ResponseHead(200, _fields(limiter, now, stream=stream))
-        size = (model, stream, input_tokens, output_tokens)
-        mould = self._moulds.get(size)
-        if mould is None:
-            if len(self._moulds) >= _MOST_MOULDS:
-                self._moulds.clear()
-            ask = Ask(model, _BLANK, input_tokens, stream, include_usage=True, obfuscated=False)
-            mould = self._moulds[size] = _mould(ask, output_tokens, plan.token_delay)
-        body = b"".join((mould.before, _quoted(prompt_id(prompt)), mould.behind))
-        if mould.rest is None:
-            delay = plan.first_byte_delay if stream else plan.first_byte_delay + plan.token_delay * output_tokens
-            return iter(((delay, (head, body, END)),))
-        return iter(((plan.first_byte_delay, (head,)), (plan.token_delay, (body,)), *mould.rest))
+        plan, mould, first = self.plan, cast.mould, cast.filled(cast.mould.first)
+        if not caller.stream:
+            return iter(((plan.first_byte_delay + plan.token_delay * caller.output_tokens, (head, first, END)),))
+        if not (plan.token_delay and caller.output_tokens):
+            return iter(((plan.first_byte_delay, (head, first, END)),))
+        if mould.last is None:
+            return iter(((plan.first_byte_delay, (head,)), (plan.token_delay, (first, END))))
+        delay, last = mould.last
+        opening: tuple[Beat, ...] = ((plan.first_byte_delay, (head,)), (plan.token_delay, (first,)))
+        return iter((*opening, *mould.middle, (delay, (cast.filled(last), END))))
 
 
 def _fields(limiter: ProviderLimiter | None, now: float = 0.0, *, stream: bool) -> Headers:
@@ -179,40 +193,31 @@ def _fields(limiter: ProviderLimiter | None, now: float = 0.0, *, stream: bool) 
     return (_STREAM_TYPE if stream else _WHOLE_TYPE, *_FORMAT.headers(_STAMP, view))
 
 
-def _text_answer(ask: Ask, output_tokens: int) -> Answer:
-    """Text, whatever else the prompt may ask for: `expected_text`."""
-    return Answer((Choice("text", prompt_id(ask.prompt), output_tokens, "stop"),), ask.input_tokens)
-
-
-def _mould(ask: Ask, output_tokens: int, token_delay: float) -> _Mould:
-    """Renders an answer, and cuts it where its prompt stands."""
-    blank = _quoted(_BLANK)
-    if not ask.stream:
-        before, _, behind = _FORMAT.unary(ask, _text_answer(ask, output_tokens), _STAMP).partition(blank)
-        return _Mould(before, behind, None)
-    paced = list(_paced(ask, output_tokens))
-    if not token_delay:
-        before, _, behind = b"".join(paced).partition(blank)
-        return _Mould(before, behind, None)
+@lru_cache(maxsize=1024)  # of all providers: no answer knows whose it is
+def _mould(model: str, stream: bool, output_tokens: int, token_delay: float) -> _Mould:
+    """Renders an answer: text, whatever else a prompt may ask for (`expected_text`)."""
+    ask = Ask(model, "\0", _INPUT_TOKENS, stream, include_usage=True, obfuscated=False)
+    answer = Answer((Choice("text", ask.prompt, output_tokens, "stop"),), _INPUT_TOKENS)
+    if not stream:
+        body = _FORMAT.unary(ask, answer, _STAMP)
+        return _Mould((Data(body, Kind.WHOLE),), body)
+    frames = tuple(_FORMAT.frames(ask, answer, _STAMP))
+    paced = list(_paced(frames))
+    if not token_delay or len(paced) <= 2:
+        return _Mould(frames, b"".join(paced))
     role, first, *later = paced
-    before, _, behind = first.partition(blank)
     size = max(1, int(_BURST_SECONDS / token_delay))
     bursts = [later[at : at + size] for at in range(0, len(later), size)]
-    beats: list[Beat] = [(token_delay * len(burst), (b"".join(burst),)) for burst in bursts]
-    return _Mould(role + before, behind, (*beats, (0.0, (END,))))
+    *middle, last = [(token_delay * len(burst), b"".join(burst)) for burst in bursts]
+    return _Mould(frames, role + first, tuple((delay, (data,)) for delay, data in middle), last)
 
 
-def _paced(ask: Ask, output_tokens: int) -> Iterator[bytes]:
+def _paced(frames: Iterable[Data]) -> Iterator[bytes]:
     """The events of a stream, joined as far as none of them waits for a token."""
     held = b""
-    for frame in _FORMAT.frames(ask, _text_answer(ask, output_tokens), _STAMP):
+    for frame in frames:
         if frame.kind is Kind.CONTENT:
             yield held
             held = b""
         held += frame.data
     yield held
-
-
-def _quoted(words: str) -> bytes:
-    """As it stands in a string of JSON."""
-    return json.dumps(words, ensure_ascii=False)[1:-1].encode("utf-8", "replace")
