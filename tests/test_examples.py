@@ -71,6 +71,18 @@ def test_the_test_with_a_fake_clock_passes() -> None:
     load("fake_clock_test").test_a_retry_after_is_never_undercut()
 
 
+@pytest.mark.parametrize(
+    "name",
+    [
+        "test_both_answer_although_the_provider_stumbles",
+        "test_one_that_never_answers_is_not_waited_for",
+        "test_an_outage_in_code_that_blocks",
+    ],
+)
+def test_the_tests_in_a_simulated_world_pass(name: str) -> None:
+    getattr(load("simulated_world_test"), name)()
+
+
 @contextmanager
 def service(monkeypatch: pytest.MonkeyPatch, url: str) -> Iterator[int]:
     """The FastAPI example under a real server; yields its port."""
