@@ -9,8 +9,6 @@ from pathlib import Path
 
 import pytest
 
-ROOT = Path(__file__).resolve().parent.parent
-
 HEAD = """
 from sansio import Deployment, ExecuteBatch, Message, Secret
 from sansio.simulation import MockProvider
@@ -25,11 +23,11 @@ def pytest_on(folder: Path, body: str, *options: str, plugin: bool = True) -> st
     (folder / "test_it.py").write_text(HEAD + body, encoding="utf-8")
     loaded = ["-p", "drivers.virtual_time.pytest_plugin"] if plugin else []
     done = subprocess.run(
-        [sys.executable, "-m", "pytest", "-p", "no:cacheprovider", *loaded, "-W", "error", *options, str(folder)],
+        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", *loaded, "-W", "error", *options, str(folder)],
         capture_output=True, text=True, timeout=60, cwd=folder, check=False,
         env={
             **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))},
-            "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)]),
+            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
             "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
         },
     )  # fmt: skip
@@ -118,7 +116,10 @@ def test_loading_it_imports_nothing_of_the_project() -> None:
     code = (
         "import sys, drivers.virtual_time.pytest_plugin; print([m for m in sys.modules if m.startswith(('sansio', 'trio'))])"
     )
-    done = subprocess.run([sys.executable, "-c", code], capture_output=True, text=True, check=True, cwd=ROOT, timeout=60)
+    done = subprocess.run(
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, check=True, timeout=60,
+        env={"PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
+    )  # fmt: skip
     assert done.stdout == "[]\n"
 
 

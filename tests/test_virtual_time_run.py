@@ -7,7 +7,6 @@ import os
 import subprocess
 import sys
 from contextlib import suppress
-from pathlib import Path
 from typing import Any
 
 import anyio
@@ -36,7 +35,6 @@ from sansio.simulation.world.plan import Conditions, HostPlan, RotateKey
 from sansio.simulation.world.world import World
 
 HOST = "api.openai.com"
-ROOT = Path(__file__).resolve().parent.parent
 
 pytestmark = pytest.mark.parametrize("backend", ["asyncio", "trio"])
 
@@ -538,8 +536,8 @@ run(world, main, backend=sys.argv[2])
 
 def traced(backend: str, seed: int, hash_seed: str) -> str:
     done = subprocess.run(
-        [sys.executable, "-c", TRACED, str(seed), backend], capture_output=True, text=True, check=True, timeout=60,
-        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join([str(ROOT), *filter(None, sys.path)])},
+        [sys.executable, "-P", "-c", TRACED, str(seed), backend], capture_output=True, text=True, check=True, timeout=60,
+        env={**os.environ, "PYTHONHASHSEED": hash_seed, "PYTHONPATH": os.pathsep.join(filter(None, sys.path))},
     )  # fmt: skip
     return done.stdout
 

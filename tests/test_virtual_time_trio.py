@@ -136,8 +136,8 @@ run_trio(world_with(), main)
 def test_who_is_shielded_from_the_end_does_not_hang() -> None:
     """In a process of its own: trio itself is left in pieces by that."""
     done = subprocess.run(
-        [sys.executable, "-c", SHIELDED], capture_output=True, text=True, timeout=60, check=False,
-        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), str(TESTS.parent), *filter(None, sys.path)])},
+        [sys.executable, "-P", "-c", SHIELDED], capture_output=True, text=True, timeout=60, check=False,
+        env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])},
     )  # fmt: skip
     assert done.returncode == 1
     assert "RuntimeError: every task waits, and nothing is going to happen any more" in done.stderr
