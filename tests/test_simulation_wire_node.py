@@ -23,7 +23,9 @@ from sansio.errors import (
     Timeout,
     Unauthorized,
 )
+from sansio.events import AddRequest, Effect, Event
 from sansio.http import HttpRequest
+from sansio.queue import Priority
 from sansio.secret import Credential
 from sansio.simulation.provider.answers import expected_text
 from sansio.simulation.provider.fault_script import FaultScript
@@ -62,6 +64,7 @@ from sansio.simulation.world.plan import BadNetwork, CallerPlan, Conditions
 from sansio.simulation.world.vault import Vault, place_of
 from sansio.simulation.world.weather import Weather
 from sansio.simulation.world.wire import LineOwner, WireClient, WireLine
+from sansio.simulation.world.wire_call import WireCall
 from sansio.simulation.world.wire_node import WireNode
 from tests.engine_harness import deployment
 
@@ -244,6 +247,10 @@ def test_what_the_client_and_the_engine_wait_for_comes_each_at_its_time() -> Non
     town.run()
     assert isinstance(slow.error, DeadlineExceeded)
     assert slow.ended_at == pytest.approx(slow.submitted_at + 35.0)
+    said(town.outcome())
+    town.provider.faults = FaultScript([SlowFirstByte(40.0)])
+    quick = town.outcome("quick", timeout=5.0)
+    assert quick.ended_at == pytest.approx(quick.submitted_at + 5.0)
     town.nothing_is_left()
 
 
@@ -363,6 +370,27 @@ def test_a_connection_closed_while_it_idled_costs_no_retry(http2: bool, reset: b
     town.nothing_is_left()
 
 
+def test_after_a_connection_that_was_closed_while_it_idled_comes_a_new_one() -> None:
+    town = Town()
+    for call in [town.ask("one"), town.ask("two")]:
+        town.run()
+        said(call)
+    town.provider.faults = FaultScript(then=CloseOnReuse())  # all that idle
+    said(town.outcome("three"))
+    assert town.node.core.metrics().retries == {"stale_connection": 1}
+    assert town.provider.connections_total == 3
+    town.nothing_is_left()
+
+
+def test_a_date_to_come_back_at_is_read_by_the_wall_clock() -> None:
+    town = Town(faults=[Throttle(retry_date=20.0)])
+    call = town.outcome()
+    said(call)
+    assert call.ended_at is not None
+    assert 20.0 <= call.ended_at - call.submitted_at <= 22.5  # a date has whole seconds
+    town.nothing_is_left()
+
+
 def test_a_dial_that_nobody_answers_times_out_and_is_repeated(http2: bool) -> None:
     town = Town(http2=http2, conditions=Conditions(latency=0.02), timeouts={"connect_timeout": 2.0})
     bad = town.bad_network(Conditions(lost=1.0))
@@ -397,13 +425,10 @@ def test_connections_that_break_anywhere_leave_nothing_behind(http2: bool) -> No
 
 
 class Unsendable(WireClient):
-    """The first request breaks as it is sent."""
-
-    sent = False
+    """Requests break as they are sent."""
 
     def line(self, owner: LineOwner) -> WireLine:
-        first, Unsendable.sent = not Unsendable.sent, True
-        return BrokenLine(self, owner) if first else super().line(owner)
+        return BrokenLine(self, owner)
 
 
 class BrokenLine(WireLine):
@@ -416,10 +441,11 @@ class BrokenLine(WireLine):
 
 
 def test_a_connection_that_breaks_as_the_request_is_sent_is_a_failure_like_others() -> None:
-    Unsendable.sent = False
     town = Town(client=Unsendable)
-    said(town.outcome())
-    assert town.node.core.metrics().retries == {"network_error": 1}
+    call = town.outcome()
+    assert town.node.core.metrics().retries == {"network_error": 3}
+    assert isinstance(call.error, NetworkError)
+    assert "reset by peer" in str(call.error)  # what went wrong first, not what followed from it
     town.nothing_is_left()
 
 
@@ -454,6 +480,13 @@ def test_an_attempt_whose_time_is_over_while_its_reader_is_away_ends_without_it(
     town.run()
     assert isinstance(call.error, StreamInterrupted)
     town.nothing_is_left()
+
+
+def test_who_wants_the_whole_answer_is_never_away(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.delattr(WireNode, "step_away")
+    said(Town().outcome(stream=False))
+    with pytest.raises(AttributeError):
+        Town().outcome()
 
 
 def test_a_unary_answer_may_be_read_slowly_too() -> None:
@@ -672,10 +705,12 @@ def test_the_timer_is_set_by_the_clock_of_the_node() -> None:
 
 def test_an_engine_drained_with_nothing_to_do_is_drained() -> None:
     town = Town()
+    said(town.outcome())
     town.node.drain()
     assert town.node.drained
+    assert town.client.connections == 1  # they are not drained, but closed
     town.node.close()
-    assert town.node.drained
+    assert (town.node.drained, town.client.connections) == (True, 0)
 
 
 def test_a_reader_that_is_away_when_the_engine_is_closed_has_what_came_before() -> None:
@@ -751,6 +786,45 @@ def test_each_time_a_caller_asks_it_is_told_of_one_chunk() -> None:
     assert (reader.text, reader.ends) == (expected_text(CALLER.said, 4), [None])
     assert said(call) == reader.text
     town.node.ask(call)
+    town.nothing_is_left()
+
+
+def test_who_asks_again_and_again_while_it_waits_gets_nothing_twice(http2: bool) -> None:
+    town, reader = Town(http2=http2), Reader()
+    call = begin(town, reader)
+    while not reader.ends:
+        town.node.ask(call)
+        town.clock.step()
+    assert reader.text == expected_text(CALLER.said, 4)
+    assert (town.provider.requests_total, town.provider.connections_total) == (1, 1)
+    assert town.node.core.metrics().attempts == 1
+    town.nothing_is_left()
+
+
+def test_chunks_that_are_there_are_handed_over_without_a_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    """As a driver's stream does: a caller comes inside only to wait."""
+    entered: list[object] = []
+    enter = WireNode.enter
+
+    def counted(node: WireNode, call: WireCall) -> None:
+        entered.append(call)
+        enter(node, call)
+
+    monkeypatch.setattr(WireNode, "enter", counted)
+    town = Town(token_delay=0.0, conditions=Conditions(piece_bytes=1_000_000))
+    reader = Reader(town.node.ask)
+    town.node.ask(begin(town, reader, replace(CALLER, output_tokens=500)))
+    town.run()
+    assert len(entered) < 50 < 500 <= len(reader.chunks)
+
+
+def test_who_leaves_makes_room_at_once() -> None:
+    town = Town(max_in_flight=1, faults=[NeverRespond()])
+    first, second = town.ask("one"), town.ask("two")
+    town.clock.advance(3.0)
+    town.node.leave(first)
+    town.clock.advance(1.0)
+    said(second)
     town.nothing_is_left()
 
 
@@ -834,6 +908,39 @@ def test_one_that_has_just_come_free_may_still_be_stopped() -> None:
     assert isinstance(reader.ends[0], EngineClosed)
     assert town.node.drained
     town.nothing_is_left()
+
+
+class Recorder:
+    """Keeps what the engine was asked for."""
+
+    def __init__(self) -> None:
+        self.asked: list[AddRequest] = []
+
+    def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
+        if isinstance(event, AddRequest):
+            self.asked.append(event)
+
+
+def test_a_request_says_what_its_plan_says() -> None:
+    town, recorder = Town(), Recorder()
+    town.node.core.observers = (recorder,)
+    caller = CallerPlan(
+        number=7,
+        at=0.0,
+        deployment="chat",
+        prompt="hello",
+        output_tokens=9,
+        stream=False,
+        priority=Priority.HIGH,
+        tenant="them",
+        timeout=12.5,
+        wait_for_circuit=True,
+    )
+    call = town.node.submit(caller)
+    [add] = recorder.asked
+    assert (add.request_id, add.deployment, add.batch, add.stream) == (call.request_id, "chat", batch_of(caller), False)
+    assert (add.priority, add.tenant, add.timeout, add.wait_for_circuit) == (Priority.HIGH, "them", 12.5, True)
+    assert add.estimate.output_tokens == 9
 
 
 def test_what_cannot_be_asked_is_refused_before_anybody_knows_of_it() -> None:

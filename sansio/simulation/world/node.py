@@ -195,7 +195,7 @@ class Node(ABC):
         """When the node's clock shows ``due``: never so early, by rounding, that it still shows less."""
         when = due - self.ahead
         if when + self.ahead < due:
-            when += math.ulp(max(abs(due), abs(when), abs(self.ahead)))
+            when += math.ulp(when)
         return when
 
     def _fired(self) -> None:
