@@ -3,8 +3,10 @@ that nothing is left open whenever it is interrupted or let go."""
 
 from __future__ import annotations
 
+import gc
 import json
 import sys
+import weakref
 from collections.abc import Callable, Iterator
 from contextlib import contextmanager
 from dataclasses import dataclass, replace
@@ -26,6 +28,7 @@ from sansio.simulation import (
     MockConnection,
     MockProvider,
     NeverRespond,
+    OversizedEvent,
     RefuseStream,
     ResetAtByte,
     Send,
@@ -234,19 +237,28 @@ class _Speech:
     def connection_lost(self, now: float) -> None: ...
 
 
+UNASKED = b"HTTP/1.1 408 Request Timeout\r\n\r\n"
+LAST = b"0\r\n\r\n"
+"""The end of a body in chunks (RFC 9112, section 7.1)."""
+
+
 @dataclass(frozen=True, slots=True)
 class Tail(Fault):
-    """The last bytes of an answer over HTTP/1.1 come ``seconds`` late, or are these, or the end of the connection."""
+    """An answer over HTTP/1.1 ends with these parts in place of its last chunk."""
 
-    seconds: float | None
-    then: bytes | Hangup = b"0\r\n\r\n"
+    parts: tuple[bytes | Pause | Hangup, ...]
 
     def mangle(self, wire: Wire) -> Wire:
         for part in wire:
-            if part == b"0\r\n\r\n":
-                yield Pause(self.seconds)
-                part = self.then
-            yield part
+            if part == LAST:
+                yield from self.parts
+            else:
+                yield part
+
+
+def late(seconds: float | None, *parts: bytes | Hangup) -> Tail:
+    """The end comes so much later than what is before it; by default as it would."""
+    return Tail((Pause(seconds), *(parts or (LAST,))))
 
 
 both = pytest.mark.parametrize("pool", [H1, H2], ids=["HTTP/1.1", "HTTP/2"])
@@ -345,6 +357,26 @@ def test_who_dialled_has_a_connection_of_http_2_alone_until_its_server_has_said_
     room.close()
 
 
+def test_until_the_server_has_said_how_many_it_takes_nobody_else_is_let_in() -> None:
+    room = Room(pool=H2, conditions=replace(EXACT, stalled=1.0, stall_seconds=5.0, reset_within=0))
+    one, two = room.all("one", "two", until=50.0)
+    assert (one.opened_at, two.opened_at) == (2.0, 7.0) and room.provider.connections_total == 1
+    assert one.is_answered and two.is_answered and not two.line.reused
+    room.close()
+
+
+def test_the_place_of_a_lost_connection_is_free_at_once() -> None:
+    room = Room(SlowFirstByte(5.0), pool=replace(H2, max_connections_per_origin=1), max_concurrent_streams=1)
+    one, two = room.ask("one", looks=False), room.ask("two")
+    room.clock.advance_to(6.0)
+    room.blow(reset=1.0, reset_within=0)
+    room.clock.advance_to(8.5)
+    room.weather.clear()
+    room.clock.advance_to(30.0)
+    assert two.is_answered and two.opened_at == 9.0 + 2.0 and not one.over
+    room.close_after(one)
+
+
 def test_the_first_may_wait_before_it_sends() -> None:
     room = Room(pool=H2)
     first, second = room.ask("one", sends=False), room.ask("two")
@@ -353,6 +385,17 @@ def test_the_first_may_wait_before_it_sends() -> None:
     first.send()
     room.clock.advance_to(40.0)
     assert first.is_answered and second.is_answered and room.provider.connections_total == 1
+    room.close()
+
+
+@pytest.mark.parametrize("seed", range(5))
+def test_the_first_may_send_when_half_of_that_has_come(seed: int) -> None:
+    half = replace(EXACT, stalled=1.0, stall_seconds=5.0, reset_within=30)
+    room = Room(pool=H2, conditions=half, seed=seed)
+    first = room.ask("one", until=4.0, sends=False)
+    first.send()
+    second = room.ask("two", until=40.0)
+    assert first.is_answered and second.is_answered and second.opened_at == 7.0
     room.close()
 
 
@@ -446,6 +489,31 @@ def test_one_who_leaves_does_not_disturb_the_others() -> None:
     room.close()
 
 
+def test_who_leaves_says_so_at_once() -> None:
+    room = Room(NeverRespond(), pool=H2)
+    room.ask(until=10.0).let_go()
+    room.clock.advance_to(20.0)
+    assert room.provider.log[0].outcome == "client_left" and room.provider.log[0].ended_at == 11.0
+    assert room.provider.connections_open == 1
+    room.close()
+
+
+def test_who_has_left_is_forgotten() -> None:
+    room = Room(pool=H2)
+    room.ask("one", until=20.0)
+    left = weakref.ref(room.ask("two", until=40.0))
+    gc.collect()
+    assert left() is None and room.client.connections == 1
+    room.close()
+
+
+def test_what_was_taken_makes_room_for_more() -> None:
+    room = Room(OversizedEvent(1_000_000), pool=H2, conditions=replace(EXACT, piece_bytes=100_000))
+    owner = room.ask(until=100.0)
+    assert owner.is_answered and len(owner.body) > 1_000_000
+    room.close()
+
+
 def test_one_may_let_go_of_another_that_has_news_at_the_same_time(monkeypatch: pytest.MonkeyPatch) -> None:
     room = Room(NeverRespond(), NeverRespond(), pool=H2)
     one, two = room.all("one", "two", until=4.0)
@@ -473,6 +541,17 @@ def test_who_was_granted_a_connection_that_is_lost_in_that_moment_dials() -> Non
     room.clock.advance_to(40.0)
     assert two.ended_at == 22.0 and isinstance(two.error, NetworkError)
     assert three.opened_at == 24.0 and three.is_answered and not three.line.reused
+    room.close()
+
+
+def test_who_was_granted_a_connection_that_takes_no_more_in_that_moment_dials() -> None:
+    room = Room(SlowFirstByte(20.0), GoAway(), pool=H2)
+    one, two = room.ask("one", until=4.0), room.ask("two")
+    three = Owner(room, "three")
+    room.clock.call_at(6.0, three.open)
+    room.clock.advance_to(40.0)
+    assert two.ended_at == 6.0 and isinstance(two.error, NetworkError)
+    assert three.opened_at == 8.0 and three.is_answered and one.is_answered
     room.close()
 
 
@@ -557,6 +636,7 @@ def test_a_connection_that_ends_before_its_first_request_is_lost() -> None:
     room = Room(pool=H2, conditions=replace(EXACT, reset=1.0, reset_within=0))
     owner = room.ask(until=20.0, sends=False)
     assert owner.heard == ["opened"]
+    assert room.client.connections == 0
     with pytest.raises(ConnectionResetError, match="lost before the request was sent"):
         owner.send()
     with pytest.raises(ConnectionAbortedError, match="nothing was sent over this line"):
@@ -578,7 +658,7 @@ def succession(tail: Tail, until: float = 30.0, **more: Any) -> tuple[Room, Owne
 
 
 def test_the_tail_of_an_answer_is_waited_for_a_moment() -> None:
-    room, first, second = succession(Tail(0.03))
+    room, first, second = succession(late(0.03))
     assert second.is_answered and second.line.reused
     assert second.opened_at == pytest.approx(first.ended_at + 0.03)
     assert room.provider.connections_total == 1
@@ -586,14 +666,14 @@ def test_the_tail_of_an_answer_is_waited_for_a_moment() -> None:
 
 
 def test_the_tail_may_come_in_pieces() -> None:
-    room, first, second = succession(Tail(0.03), conditions=replace(EXACT, piece_bytes=4))
+    room, first, second = succession(late(0.03), conditions=replace(EXACT, piece_bytes=4))
     assert second.is_answered and second.line.reused and second.opened_at == pytest.approx(first.ended_at + 0.03)
     room.close()
 
 
 @pytest.mark.parametrize("seconds", [0.06, None])
 def test_a_tail_that_does_not_come_is_not_waited_for_any_longer(seconds: float | None) -> None:
-    room, first, second = succession(Tail(seconds))
+    room, first, second = succession(late(seconds))
     assert second.is_answered and not second.line.reused
     assert second.opened_at == pytest.approx(first.ended_at + 0.05 + 2.0)
     assert room.provider.connections_total == 2 and room.client.connections == 1
@@ -601,13 +681,13 @@ def test_a_tail_that_does_not_come_is_not_waited_for_any_longer(seconds: float |
 
 
 def test_a_tail_that_never_will_come_is_not_waited_for() -> None:
-    room, first, second = succession(Tail(0.03, Hangup()))
+    room, first, second = succession(late(0.03, Hangup()))
     assert second.is_answered and second.opened_at == pytest.approx(first.ended_at + 0.03 + 2.0)
     room.close()
 
 
 def test_a_tail_that_came_meanwhile_need_not_be_waited_for() -> None:
-    room = Room(Tail(1.0))
+    room = Room(late(1.0))
     room.ask(leaves_at=b"[DONE]", until=20.0)
     owner = room.ask(until=40.0)
     assert owner.is_answered and owner.line.reused and owner.opened_at == 20.0
@@ -615,14 +695,14 @@ def test_a_tail_that_came_meanwhile_need_not_be_waited_for() -> None:
 
 
 def test_a_server_that_leaves_an_idle_connection_is_forgotten() -> None:
-    room = Room(Tail(1.0, Hangup()))
+    room = Room(late(1.0, Hangup()))
     room.ask(leaves_at=b"[DONE]", until=20.0)
     assert room.client.connections == 0 and room.client.deadline() is None
     room.close()
 
 
 def test_what_nobody_asked_for_spoils_a_connection() -> None:
-    room = Room(Tail(1.0, b"0\r\n\r\nHTTP/1.1 408 Request Timeout\r\n\r\n"), None, conditions=replace(EXACT, piece_bytes=1))
+    room = Room(late(1.0, LAST + UNASKED), None, conditions=replace(EXACT, piece_bytes=1))
     room.ask(leaves_at=b"[DONE]", until=20.0)
     assert room.client.connections == 1
     owner = room.ask(until=40.0)
@@ -630,9 +710,40 @@ def test_what_nobody_asked_for_spoils_a_connection() -> None:
     room.close()
 
 
+def test_one_who_meets_what_is_spoiled_takes_another_that_is_not() -> None:
+    room = Room(None, late(1.0, LAST + UNASKED))
+    room.all("one", "two", until=20.0, leaves_at=b"[DONE]")
+    assert room.client.connections == 2
+    owner = room.ask(until=40.0)
+    assert owner.is_answered and owner.line.reused and owner.opened_at == 20.0 and room.client.connections == 1
+    room.close()
+
+
+@pytest.mark.parametrize("parts", [(LAST, Pause(1.5), Hangup()), (Pause(1.5), Hangup())])
+def test_who_was_granted_what_its_server_leaves_in_that_moment_dials(parts: tuple[bytes | Pause | Hangup, ...]) -> None:
+    room = Room(Tail(parts))
+    first = room.ask(leaves_at=b"[DONE]", until=5.75)
+    assert first.over
+    second = Owner(room, "two")
+    room.clock.call_at(7.0, second.open)
+    room.clock.advance_to(20.0)
+    assert second.is_answered and second.opened_at == 9.0 and room.provider.connections_total == 2
+    room.close()
+
+
+def test_who_does_not_wait_any_more_leaves_no_timer() -> None:
+    room, first, second = succession(late(None), until=0.0)
+    second.let_go()
+    room.client.close()
+    assert room.clock.next() == first.ended_at
+    room.clock.advance(0.0)
+    assert room.clock.next() == first.ended_at + 1.0, "when its server hears of the close"
+    room.close()
+
+
 @pytest.mark.parametrize("interrupted", [False, True])
 def test_who_waits_for_a_tail_may_leave_and_the_connection_stays(interrupted: bool) -> None:
-    room, first, second = succession(Tail(0.03), until=0.0)
+    room, first, second = succession(late(0.03), until=0.0)
     room.clock.advance_to(first.ended_at + 0.01)
     if interrupted:
         second.interrupt()
@@ -647,7 +758,7 @@ def test_who_waits_for_a_tail_may_leave_and_the_connection_stays(interrupted: bo
 
 
 def test_who_waited_for_a_tail_and_left_hears_no_more_of_it() -> None:
-    room, _, second = succession(Tail(0.03), until=0.0)
+    room, _, second = succession(late(0.03), until=0.0)
     room.clock.advance(0.01)
     second.let_go()
     room.clock.advance_to(20.0)
@@ -791,6 +902,43 @@ def test_the_first_grant_after_one_has_left_goes_to_the_next() -> None:
     room.close()
 
 
+def test_who_is_interrupted_before_he_uses_what_he_was_granted_fails() -> None:
+    room = Room()
+    room.ask(until=20.0)
+    owner = room.ask()
+    owner.interrupt()
+    room.clock.advance_to(21.0)
+    assert owner.heard == ["failed"] and room.provider.requests_total == 1
+    assert room.ask(until=25.0).line.reused
+    room.close()
+
+
+def test_who_has_failed_does_not_fail_again(monkeypatch: pytest.MonkeyPatch) -> None:
+    room = Room(conditions=replace(EXACT, refused=1.0))
+    owner = room.ask()
+    with monkeypatch.context() as patch:
+        patch.setattr(owner, "let_go", lambda: None)
+        room.clock.advance_to(20.0)
+        owner.interrupt()
+        room.clock.advance_to(40.0)
+    assert owner.heard == ["failed"]
+    room.close_after(owner)
+
+
+def test_who_lets_go_twice_gives_back_once() -> None:
+    room = Room(pool=LIMITED)
+    room.ask(until=20.0)
+    one, two, three = (room.ask(prompt) for prompt in ("one", "two", "three"))
+    while not two.events:
+        room.clock.step()
+        if one.over:
+            one.let_go(keep=True)
+    assert not three.heard
+    room.clock.advance_to(60.0)
+    assert all(owner.is_answered for owner in (one, two, three)) and room.provider.max_active == 1
+    room.close()
+
+
 def interrupt(owner: Owner) -> None:
     owner.interrupt()
 
@@ -857,7 +1005,7 @@ def test_whatever_happens_nothing_is_left(seed: int, pool: PoolConfig) -> None:
     rough = Conditions(0.05, 0.2, refused=0.1, lost=0.1, reset=0.2, stalled=0.2, reset_within=3_000, stall_seconds=3.0)
     faults: list[Fault | None] = [
         rng.choice(
-            [None, Break(1), CloseOnReuse(), GoAway(), RefuseStream(), NeverRespond(), Tail(0.1), StallAfterHead(1.0)]
+            [None, Break(1), CloseOnReuse(), GoAway(), RefuseStream(), NeverRespond(), late(0.1), StallAfterHead(1.0)]
         )
         for _ in range(40)
     ]

@@ -164,7 +164,6 @@ class WireLine:
             self._use(grant.connection, patient=True)
         else:
             assert self._origin is not None  # it has asked
-            self._grant = None
             self._socket = Socket(self._client, self, self._origin)
 
     def _use(self, connection: Connection, *, patient: bool) -> None:
@@ -283,8 +282,7 @@ class WireClient:
         self._decide(self._pool.resized(connection, streams, self._now()))
 
     def lose(self, connection: Connection) -> None:
-        """A connection is of no use to anybody."""
-        connection.close()
+        """A connection is of no use to anybody: the pool closes it."""
         self._decide(self._pool.lost(connection, self._now()))
 
     def _decide(self, orders: PoolOrders[Connection, WireLine]) -> None:

@@ -191,7 +191,7 @@ class Http1(Connection):
     def leave(self, line: WireLine, *, keep: bool) -> None:
         """As above. Kept if the exchange ended well; whether it is fit is seen when it is to be used again."""
         self._line = None
-        if keep and not self._socket.over:
+        if keep:
             if self._buffer:
                 self._machine.receive(self._take_bytes())
             self._client.release(self)
@@ -281,7 +281,5 @@ class Http2(Connection):
             self._opener = None
             self.close()
             self._client.withdraw(line)
-        elif self._socket.over:
-            self._client.lose(self)
-        else:
+        else:  # of a connection that is lost the pool has heard
             self._client.release(self)
