@@ -351,7 +351,7 @@ def test_operators_act_on_it() -> None:
 def test_notices_are_told() -> None:
     notices: list[Notice] = []
     world = world_with(Status(503))
-    with SimulatedEngine(world, on_notice=notices.append) as engine:
+    with world.engine(on_notice=notices.append) as engine:
         engine.generate(batch())
     assert {"refresh_started", "retry_scheduled"} <= {notice.kind for notice in notices}
 
@@ -383,6 +383,16 @@ def test_a_drain_waits_for_a_stream_that_nobody_reads_in_vain() -> None:
         next(chunks)
         with pytest.raises(RuntimeError, match="86400 seconds are over"):
             engine.drain()
+
+
+@pytest.mark.parametrize(("reads", "why"), [(False, "nothing is going to happen"), (True, "a day is over")])
+def test_a_world_does_not_run_for_ever_for_a_stream_that_nobody_reads(reads: bool, why: str) -> None:
+    world = world_with(token_delay=1.0)
+    with world.engine() as engine, engine.stream(batch()) as chunks:
+        if reads:
+            next(chunks)
+        with pytest.raises(RuntimeError, match=f"1 callers have no answer .*{why}"):
+            world.run()
 
 
 def test_a_world_of_requests_alone_has_no_engine_for_callers() -> None:

@@ -18,13 +18,10 @@ from concurrent.futures import Executor
 from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 from sansio.simulation.world.clock import VirtualClock
-from sansio.simulation.world.world import World
+from sansio.simulation.world.world import GIVE_UP_AFTER, World
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
-
-GIVE_UP_AFTER: Final = 86_400.0
-"""Virtual seconds after which a loop takes its tasks for stuck, even if something still happens in the world."""
 
 PATIENCE: Final = 1.0
 """Real seconds for which a loop that has nothing to come waits all the same: a thread may be at work."""

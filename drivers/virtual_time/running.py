@@ -7,9 +7,9 @@ from collections.abc import Awaitable, Callable
 from typing import Any, Literal, TypeAlias, TypeVar, assert_never
 
 from sansio import Notice
-from sansio.simulation.world.world import World
+from sansio.simulation.world.world import GIVE_UP_AFTER, World
 
-from .asyncio_loop import GIVE_UP_AFTER, event_loop
+from .asyncio_loop import event_loop
 from .line import Client
 
 Result = TypeVar("Result")

@@ -20,9 +20,9 @@ import trio
 import trio.testing
 
 from sansio.simulation.world.clock import chance
-from sansio.simulation.world.world import World
+from sansio.simulation.world.world import GIVE_UP_AFTER, World
 
-from .asyncio_loop import GIVE_UP_AFTER, PATIENCE
+from .asyncio_loop import PATIENCE
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")

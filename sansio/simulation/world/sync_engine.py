@@ -8,8 +8,8 @@ milliseconds, and is the same in every run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator
-from typing import TYPE_CHECKING, Final, TypedDict, Unpack
+from collections.abc import Callable, Iterator, Sequence
+from typing import TypedDict, Unpack
 
 from ...batch import ExecuteBatch, TokenChunk, Tokens
 from ...deployment import RemoteEngineConfig
@@ -22,15 +22,7 @@ from ..judge.violation import InvariantViolated
 from .node import Call
 from .plan import CallerPlan
 from .wire_node import WireNode
-
-if TYPE_CHECKING:
-    from collections.abc import Sequence
-
-    from .world import World
-
-
-GIVE_UP_AFTER: Final = 86_400.0
-"""Virtual seconds after which whoever waits is taken for stuck, even if something still happens in the world."""
+from .world import GIVE_UP_AFTER, World
 
 
 class RequestOptions(TypedDict, total=False):

@@ -10,13 +10,13 @@ seed and the same actions give the same world, to the byte.
 
 from __future__ import annotations
 
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import replace
-from typing import TYPE_CHECKING, assert_never
+from typing import TYPE_CHECKING, Final, assert_never
 
 from ...connection_pool import Http2, PoolConfig
 from ...deployment import Deployment, RemoteEngineConfig
-from ...events import CircuitAction, OverrideCircuit, RebuildSession
+from ...events import CircuitAction, Notice, OverrideCircuit, RebuildSession
 from ...http import parse_origin
 from ...secret import Credential
 from ..judge.judge import Judge
@@ -49,6 +49,9 @@ from .wire_node import WireNode
 
 if TYPE_CHECKING:
     from .sync_engine import SimulatedEngine
+
+GIVE_UP_AFTER: Final = 86_400.0
+"""Virtual seconds after which whoever waits is taken for stuck, even if something still happens in the world."""
 
 _FARTHEST_START = 1e6
 """How far an engine's monotonic clock may be from the world's at the beginning of a planned run: code that mixes two clocks
@@ -149,20 +152,23 @@ class World:
     def run(self, seconds: float | None = None) -> None:
         """Let everything happen: for so many seconds or, without, until nobody waits for an answer any more.
 
-        Raises `RuntimeError` if somebody waits and nothing is going to happen.
+        Raises `RuntimeError` if somebody waits and nothing is going to happen, or has waited for `GIVE_UP_AFTER`.
         """
         if seconds is not None:
             self.clock.advance(seconds)
             return
+        until = self.clock.now + GIVE_UP_AFTER
         while self.node.calls:
-            if not self.clock.step():
-                raise RuntimeError("somebody waits for an answer, and nothing is going to happen any more")
+            if not self.clock.step(until):
+                why = "nothing is going to happen any more" if self.clock.next() is None else "a day is over"
+                raise RuntimeError(f"{len(self.node.calls)} callers have no answer (a stream that nobody reads?), and {why}")
 
-    def engine(self) -> SimulatedEngine:
-        """The engine for code that blocks: with the names of the blocking driver's, in virtual time."""
+    def engine(self, *, on_notice: Callable[[Notice], None] | None = None) -> SimulatedEngine:
+        """The engine for code that blocks: with the names of the blocking driver's, in virtual time. on_notice: called with
+        each `Notice`."""
         from .sync_engine import SimulatedEngine  # here, because it is built upon this file
 
-        return SimulatedEngine(self)
+        return SimulatedEngine(self, on_notice=on_notice)
 
     # ---- inside -------------------------------------------------------------------------------------------------------
 
