@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -86,8 +87,9 @@ def test_who_leaves_is_told_nothing() -> None:
     ],
     ids=["replayed", "doubled", "lost", "another's", "too much"],
 )
-def test_a_wrong_piece(texts: tuple[str, ...]) -> None:
-    scene = Scene().sent()
+@pytest.mark.parametrize("limits_output", [True, False])
+def test_a_wrong_piece(texts: tuple[str, ...], limits_output: bool) -> None:
+    scene = Scene(replace(PLAN, limits_output=limits_output)).sent()
     scene.hand(*texts[:-1])
     with violates(4, f"request 1 was handed {texts[-1]!r} after {len(''.join(texts[:-1]))} characters"):
         scene.hand(texts[-1])

@@ -78,6 +78,7 @@ def test_who_was_cut_for_its_deadline_does_not_go_on() -> None:
     rig.submit(1, timeout=5.0)
     rig.tick(5.0)
     rig.core.observers = ()
+    rig.started[1].exchange.fail(NetworkError(), rig.now)
     rig.end(1, NetworkError())
     rig.core.registry.metrics.in_flight, rig.core.registry.metrics.waiting = 0, 1
     rig.core.registry.metrics.failed, rig.core.registry.metrics.unknown_usage = 0, 1
@@ -149,6 +150,29 @@ def test_another_fact_between_two_ticks_makes_a_difference() -> None:
         rig.tick()
         rig.tick()
         rig.cancel(7)
+
+
+def test_ticks_that_change_something(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = timed()
+    progress = rig.core.observers[0]
+    for _ in range(5):
+        progress.observed(Tick(), [Notice("throttled", "chat", 0.0, 0.0)], rig.now, 0.0)
+    deadlines = iter(rig.now + wait for wait in range(1, 6))
+    monkeypatch.setattr(type(rig.core), "deadline", lambda self: next(deadlines))
+    for _ in range(5):
+        rig.tick()
+
+
+def test_other_facts_while_the_clock_is_behind() -> None:
+    rig = timed()
+    rig.cancel(9)
+    rig.now -= 3.0
+    for _ in range(5):
+        rig.cancel(9)
+    rig.tick()
+    rig.tick()
+    with violates(26, "2 ticks in a row"):
+        rig.tick()
 
 
 def test_something_is_left_undone(monkeypatch: pytest.MonkeyPatch) -> None:

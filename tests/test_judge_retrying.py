@@ -94,7 +94,7 @@ def test_a_hint_that_the_policy_does_not_follow() -> None:
 @pytest.mark.parametrize("idempotent", [True, False])
 def test_what_was_lost_unread_goes_again_at_once(idempotent: bool) -> None:
     rig = running(idempotent=idempotent, retry={"max_retries": 0})
-    rig.end(1, NetworkError(unprocessed=not idempotent), stale=True)
+    rig.end(1, NetworkError(unprocessed=not idempotent, retry_after=3.0), stale=True)
     assert rig.starts() == [1]
     rig.end(1, NetworkError(unprocessed=True), stale=True)
     assert rig.outcome(1) == "network_error"
@@ -335,7 +335,7 @@ def test_what_was_asked_long_ago_pays_for_nothing(monkeypatch: pytest.MonkeyPatc
         rig.submit(request_id)
         rig.end(request_id)
     rig.tick(10.001)
-    with violates(13):
+    with violates(13, "request 12 of 'chat' is retried; within 0 s retries are 10.4 more"):
         flood(rig, range(13))
 
 

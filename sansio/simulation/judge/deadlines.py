@@ -46,7 +46,7 @@ class Deadlines:
             if asked.over or asked.aborting:
                 continue
             exchange = asked.exchange
-            if asked.attempt and exchange is not None and exchange.outcome is not None:
+            if exchange is not None and exchange.outcome is not None:
                 continue  # it has ended by itself, and its driver is about to say so
             state = "runs" if asked.attempt else "waits"
             raise InvariantViolated(11, f"{asked} still {state} past its deadline, after {asked.attempts} attempts")

@@ -328,6 +328,7 @@ class Outcomes:
 
     def _stop(self, asked: Asked) -> None:
         asked.attempt = 0
+        asked.exchange = None
         asked.aborting = False
         asked.lane.running -= 1
         self._counts.in_flight -= 1
@@ -339,5 +340,4 @@ class Outcomes:
 
     def _forget(self, asked: Asked) -> None:
         asked.over = True
-        asked.exchange = None
         self._queueing.over(asked)

@@ -28,10 +28,12 @@ class Progress:
 
     def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
         """What is due was done, so what comes next comes later."""
-        if now >= self._latest:
+        if now > self._latest:
             self._latest = now
-            if event.__class__ is not Tick:
-                self._idle = 0
+        ticked = event.__class__ is Tick
+        if not ticked:
+            self._idle = 0
+            if now == self._latest:
                 return
         deadline = self._core.deadline()
         if deadline is not None and deadline <= self._latest:
@@ -39,13 +41,17 @@ class Progress:
             if now < self._latest:
                 raise InvariantViolated(23, f"the clock went back, and now something was due {behind:g} s ago")
             raise InvariantViolated(26, f"something was due {behind:g} s ago, and was not done")
-        if event.__class__ is Tick and not effects and now == self._now and deadline == self._deadline:
-            self._idle += 1
-            if self._idle > 2:
-                raise InvariantViolated(26, f"{self._idle - 1} ticks in a row changed nothing, at an unchanged time")
-        else:
-            self._idle = 1
-            self._now, self._deadline = now, deadline
+        if ticked:
+            self._count(deadline, now, changed=bool(effects))
+
+    def _count(self, deadline: float | None, now: float, *, changed: bool) -> None:
+        """Ticks at the same time, of which none changed anything after the first."""
+        if changed or now != self._now or deadline != self._deadline:
+            self._idle = 0
+        self._idle += 1
+        self._now, self._deadline = now, deadline
+        if self._idle > 2:
+            raise InvariantViolated(26, f"{self._idle - 1} ticks in a row changed nothing, at an unchanged time")
 
     def healed(self, now: float, unix_now: float) -> None:
         """Nothing to add."""

@@ -41,7 +41,7 @@ class Retrying:
     def scheduled(self, asked: Asked, reason: str, wait: float, now: float) -> None:
         """It was decided that a request is sent again, in ``wait`` seconds."""
         again, error = asked.again, asked.error
-        if again is Again.NEVER or error is None or asked.attempt:
+        if again is Again.NEVER or error is None:
             raise InvariantViolated(14, f"{asked} is to be sent again ({reason}), {_why_not(asked)}")
         if reason != (error.kind if again is Again.RETRY else again.value):
             raise InvariantViolated(14, f"{asked} is to be sent again for {reason!r}, after an error of kind {error.kind!r}")

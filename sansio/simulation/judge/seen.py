@@ -72,8 +72,9 @@ class LaneSeen:
 class Asked:
     """One request, from the fact that somebody asks to its outcome.
 
-    order: its place among all. step: the number of the fact it came with. attempt: the one that runs, 0 if none does;
-    attempts: how many there were. aborting: that one was ordered cut. committed: that one, or the one before, was.
+    order: its place among all. step: the number of the fact it came with. attempt, exchange: what runs, 0 and ``None`` if
+    nothing does; attempts: how many there were. aborting: that one was ordered cut. committed: that one, or the one before,
+    was.
     again: whether its last attempt allows another; scheduled: whether that was decided, and told.
     not_before: what the provider's hint and the decision allow. new: accepted, and never attempted.
     """
