@@ -14,6 +14,7 @@ from collections.abc import Callable, Generator, Iterator, Sequence
 from concurrent.futures import ProcessPoolExecutor
 from contextlib import contextmanager
 from dataclasses import dataclass
+from functools import partial
 from pathlib import Path
 
 from rich.console import Console
@@ -27,6 +28,8 @@ from sansio.simulation.scenarios.sweep import plan_of
 from sansio.simulation.world.plan import Level, Plan
 
 from .exit_status import FAILED, UsageError
+
+Draw = Callable[[Report], None]
 
 _SEEDS_AT_ONCE = 8
 """How many a process is given at a time."""
@@ -42,7 +45,8 @@ def simulate(arguments: argparse.Namespace) -> int:
         _refuse_with_seeds(arguments)
         return _sweep(arguments)
     plans = _plans(arguments)
-    failed = [not _one(each, _picture_path(arguments.picture, each, len(plans))) for each in plans]
+    pictures = [None if arguments.picture is None else _picture(arguments.picture, each, len(plans)) for each in plans]
+    failed = [not _one(plan, picture) for plan, picture in zip(plans, pictures, strict=True)]
     return FAILED if any(failed) else 0
 
 
@@ -69,30 +73,31 @@ def _kept(plan: Plan, callers: Sequence[int] | None, disturbances: Sequence[int]
     return plan.keep(there if callers is None else callers, wrong if disturbances is None else disturbances)
 
 
-def _one(plan: Plan, picture: Path | None) -> bool:
+def _one(plan: Plan, draw: Draw | None) -> bool:
     """Run it and tell of it. Returns whether everything held."""
     print(header(plan), flush=True)
-    report = run(plan, digest=True, timeline=picture is not None)
+    report = run(plan, digest=True, timeline=draw is not None)
     if report.violation is not None:
         plan, _ = shrink(plan, report)
-        report = run(plan, digest=True, timeline=picture is not None)
+        report = run(plan, digest=True, timeline=draw is not None)
         print("made small:")
         print(header(plan))
     print(f"{report.body()}\n")
-    if picture is not None:
-        from .simulate_picture import draw
-
-        draw(report, picture)
+    if draw is not None:
+        draw(report)
     return report.violation is None
 
 
-def _picture_path(given: str | None, plan: Plan, runs: int) -> Path | None:
-    if given is None:
-        return None
+def _picture(given: str, plan: Plan, runs: int) -> Draw:
+    """What draws a run into the file that was named, or into one of its own beside it. Known to work before the run."""
+    from .simulate_picture import draw
+
     path = Path(given)
     if path.suffix.lower() not in (".png", ".svg"):
         raise UsageError(f"--picture: {given} ends neither in .png nor in .svg")
-    return path if runs == 1 else path.with_name(f"{path.stem}-{plan.scenario}{path.suffix}")
+    if not path.parent.is_dir():
+        raise UsageError(f"--picture: {path.parent} is no directory")
+    return partial(draw, path=path if runs == 1 else path.with_name(f"{path.stem}-{plan.scenario}{path.suffix}"))
 
 
 # ---- many -------------------------------------------------------------------------------------------------------------

@@ -1,0 +1,125 @@
+"""`remote-core simulate` as its users meet it."""
+
+from __future__ import annotations
+
+import os
+import re
+import shlex
+import subprocess
+import sys
+from pathlib import Path
+
+import pytest
+from simulation_mutants import MUTANTS
+
+from drivers.command_line import main
+from sansio.simulation.scenarios.catalogue import SCENARIOS
+from sansio.simulation.scenarios.sweep import level_of, plan_of, scenario_of
+
+
+def printed(capsys: pytest.CaptureFixture[str], *arguments: str, status: int = 0) -> str:
+    assert main(["simulate", *arguments]) == status
+    return capsys.readouterr().out
+
+
+def in_a_process(hash_seed: str, *arguments: str) -> bytes:
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONHASHSEED": hash_seed}
+    command = [sys.executable, "-m", "drivers.command_line", "simulate", *arguments]
+    return subprocess.run(command, env=env, capture_output=True, check=True, timeout=100).stdout
+
+
+def test_a_seed_stands_for_a_scenario_and_a_level_and_every_pair_comes() -> None:
+    pairs = {(scenario_of(seed), level_of(seed)) for seed in range(44)}
+    assert len(pairs) == 2 * len(SCENARIOS)
+    assert plan_of(17) == plan_of(17, scenario_of(17), level_of(17))
+
+
+def test_it_says_which_scenarios_there_are(capsys: pytest.CaptureFixture[str]) -> None:
+    names = [line.split()[0] for line in printed(capsys, "--list").splitlines()]
+    assert names == list(SCENARIOS)
+    assert len(names) == 11
+
+
+def test_without_options_each_scenario_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:
+    out = printed(capsys, "--level", "requests")
+    for name in SCENARIOS:
+        assert f"scenario     {name}, seed 0, level requests" in out
+    assert out.count("result       ok: ") == len(SCENARIOS)
+
+
+@pytest.mark.parametrize("seed", ["4", "5"])
+def test_a_seed_prints_the_same_bytes_under_every_hash_seed(seed: str) -> None:
+    one, other = in_a_process("1", "--seed", seed), in_a_process("2", "--seed", seed)
+    assert one == other
+    assert one.startswith(b"scenario     ")
+    assert re.search(rb"\ndigest       [0-9a-f]{64}\n", one)
+
+
+def test_the_command_it_prints_does_the_same_again(capsys: pytest.CaptureFixture[str]) -> None:
+    first = printed(capsys, "--seed", "6", "--callers", "0,3,5,8", "--disturbances", "none")
+    command = re.search(r"^replay +remote-core simulate (.*)$", first, re.MULTILINE)
+    assert command is not None
+    assert printed(capsys, *shlex.split(command[1])) == first
+
+
+def test_many_seeds_are_told_of_together_however_many_processes_share_them(capsys: pytest.CaptureFixture[str]) -> None:
+    arguments = ("--seeds", "22", "--seed", "3", "--level", "requests")
+    assert main(["simulate", *arguments, "--jobs", "1"]) == 0
+    alone, told = capsys.readouterr()
+    assert printed(capsys, *arguments, "--jobs", "2") == alone
+    assert alone.startswith("remote-core simulate --seeds 22 --seed 3 --level requests\n")
+    assert alone.endswith("22 runs, 0 failed\n")
+    assert re.search(r"^all +22 +0 ", alone, re.MULTILINE)
+    assert "facts per second of CPU" in told
+
+
+def test_what_does_not_hold_is_made_small_and_its_command_shows_it_again(
+    capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch, tmp_path: Path
+) -> None:
+    MUTANTS["throttle_pauses_only_its_own"].plant(monkeypatch)
+    swept = printed(capsys, "--scenario", "throttle_storm", "--seeds", "4", "--jobs", "1", status=1)
+    assert "made small:" in swept
+    assert "VIOLATION of 12" in swept
+    command = re.findall(r"^replay +remote-core simulate (.*--callers.*)$", swept, re.MULTILINE)[0]
+    again = printed(capsys, *shlex.split(command), "--picture", str(tmp_path / "failed.svg"), status=1)
+    assert "VIOLATION of 12" in again
+    last_events = swept[swept.index("last events") :].partition("\n\n")[0]
+    assert last_events in again
+    assert (tmp_path / "failed.svg").exists()
+
+
+@pytest.mark.parametrize("name", ["run.svg", "run.png"])
+def test_a_picture_is_the_same_every_time(name: str, capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    pictures: list[bytes] = []
+    for _ in range(2):
+        printed(capsys, "--scenario", "outage", "--seed", "5", "--picture", str(tmp_path / name))
+        pictures.append((tmp_path / name).read_bytes())
+    assert pictures[0] == pictures[1]
+    assert pictures[0].startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
+    assert len(pictures[0]) > 20_000
+
+
+def test_several_runs_have_a_picture_each(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:
+    printed(capsys, "--level", "requests", "--picture", str(tmp_path / "all.svg"))
+    assert {path.name for path in tmp_path.iterdir()} == {f"all-{name}.svg" for name in SCENARIOS}
+
+
+@pytest.mark.parametrize(
+    ("arguments", "complaint"),
+    [
+        (["--scenario", "outrage"], "'outage'"),
+        (["--scenario", "outrage", "--seeds", "3"], "'outage'"),
+        (["--seed", "-1"], "not a whole number of at least 0"),
+        (["--seeds", "0"], "not a whole number of at least 1"),
+        (["--picture", "run.gif"], "ends neither in .png nor in .svg"),
+        (["--picture", "/no/such/place/run.svg"], "is no directory"),
+        (["--seeds", "3", "--picture", "run.svg"], "--picture: is about one run"),
+        (["--seeds", "3", "--callers", "1"], "--callers: is about one run"),
+        (["--seeds", "3", "--disturbances", "1"], "--disturbances: is about one run"),
+        (["--callers", "1,x"], "--callers"),
+        (["--level", "atoms"], "--level"),
+    ],
+)
+def test_what_cannot_be_is_refused(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
+    assert main(["simulate", *arguments]) == 2
+    assert complaint in capsys.readouterr().err
