@@ -577,6 +577,17 @@ def test_what_promises_never_to_throttle_does_not(level: Level) -> None:
         assert report.violation is None and report.throttled_by_limit == 0
 
 
+def test_a_drained_engine_may_leave_its_circuit_open() -> None:
+    """Nobody is left who could find out that the provider is well again."""
+    breaker = {"failure_threshold": 3, "open_duration": 500.0, "max_open_duration": 500.0}
+    callers = tuple(caller(number, at=1.0 + number, timeout=20.0) for number in range(10))
+    down = replace(FAULT, seconds=19.0, rates=((Status(503), 1.0),))
+    drawn = made(down, DrainNow(1, 12.0), callers=callers, deployments=(deployment(circuit_breaker=breaker),))
+    report = run(drawn)
+    assert report.violation is None
+    assert report.circuit_transitions == {"closed->open": 1}
+
+
 # ---- what a plan may hold -----------------------------------------------------------------------------------------------
 
 
