@@ -509,7 +509,11 @@ def test_who_has_left_is_forgotten() -> None:
 
 def test_what_was_taken_makes_room_for_more() -> None:
     room = Room(OversizedEvent(1_000_000), pool=H2, conditions=replace(EXACT, piece_bytes=100_000))
-    owner = room.ask(until=100.0)
+    owner = room.ask(until=50.0, looks=False)
+    owner.look()
+    assert 200_000 < len(owner.body) < 300_000, "a window"
+    owner.looks = True
+    room.clock.advance_to(100.0)
     assert owner.is_answered and len(owner.body) > 1_000_000
     room.close()
 
