@@ -62,7 +62,18 @@ def test_timers_come_in_order_and_only_if_they_are_not_cancelled(world: World) -
     assert seen == ["a", "b", "c"]
 
 
-def test_a_timer_cancelled_by_one_of_the_same_instant_does_not_happen(world: World) -> None:
+def test_a_cancelled_timer_does_not_stay_in_the_agenda(world: World) -> None:
+    async def main() -> None:
+        async with asyncio.timeout(1_000.0):
+            await asyncio.sleep(1.0)
+
+    run(world, main)
+    assert (world.clock.now, world.clock.next()) == (1.0, None)
+
+
+def test_a_timer_cancelled_by_one_of_the_same_instant_does_not_happen(
+    world: World, caplog: pytest.LogCaptureFixture
+) -> None:
     seen: list[str] = []
 
     async def main() -> None:
@@ -75,9 +86,10 @@ def test_a_timer_cancelled_by_one_of_the_same_instant_does_not_happen(world: Wor
 
     run(world, main)
     assert seen == []
+    assert not caplog.records
 
 
-def test_a_timer_that_is_cancelled_once_it_is_due_does_not_happen(world: World) -> None:
+def test_a_timer_that_is_cancelled_once_it_is_due_does_not_happen(world: World, caplog: pytest.LogCaptureFixture) -> None:
     seen: list[str] = []
 
     async def main() -> None:
@@ -90,6 +102,7 @@ def test_a_timer_that_is_cancelled_once_it_is_due_does_not_happen(world: World) 
 
     run(world, main)
     assert seen == []
+    assert not caplog.records
 
 
 def test_a_timer_keeps_its_context(world: World) -> None:

@@ -17,7 +17,8 @@ import trio
 import trio.testing
 from virtual_worlds import batch, world_with
 
-from drivers.virtual_time import engine_of, run_trio
+from drivers.virtual_time import client_of, engine_of, run_trio
+from sansio import HttpRequest
 from sansio.simulation.world.world import World
 
 TESTS = Path(__file__).resolve().parent
@@ -174,6 +175,25 @@ def test_the_order_of_tasks_is_drawn_from_the_seed(monkeypatch: pytest.MonkeyPat
     before = scheduler._r, scheduler._ALLOW_DETERMINISTIC_SCHEDULING
     assert order(1) == order(1) != order(2)
     assert (scheduler._r, scheduler._ALLOW_DETERMINISTIC_SCHEDULING) == before
+
+
+def test_receiving_is_a_checkpoint_also_where_something_came_already() -> None:
+    world = world_with()
+
+    async def main() -> Any:
+        request = HttpRequest("GET", "https://api.openai.com/v1/models", (("authorization", "Bearer key"),), b"")
+        client = client_of(world, "trio")
+        line = client.line()
+        await line.open(request, 5.0, fresh=True, sending=lambda: None)
+        await line.send(request)
+        await trio.sleep(1.0)
+        with trio.testing.assert_checkpoints():
+            events = await line.receive()
+        line.let_go(keep=False)
+        await client.aclose()
+        return events[0]
+
+    assert run_trio(world, main).status == 200
 
 
 def test_a_request_in_a_main_of_ones_own(world: World) -> None:

@@ -100,7 +100,6 @@ class SimulatedEngine:
         self._end(self._node.drain)
 
     def _end(self, begin: Callable[[], None]) -> None:
-        self._node.drained = False
         begin()
         self.wait_until(lambda: self._node.drained)
 
@@ -198,7 +197,7 @@ class SimulatedRequest:
 
     def cancel(self) -> None:
         """Call it off, and give back what it held. Of no effect once it is over."""
-        if self._call is not None and not self._call.ended:
+        if self._call is not None:
             self._engine.world.node.leave(self._call)
 
     # ---- for the engine and for streams -----------------------------------------------------------------------------
