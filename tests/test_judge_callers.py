@@ -24,6 +24,7 @@ class Scene:
     def __init__(self, plan: CallerPlan = PLAN, batch: ExecuteBatch | None = None) -> None:
         self.rig = JudgedRig()
         self.call = Call(plan, 1, 0.0)
+        self.finish: str | None = "stop"
         self.rig.submit(1, batch=batch or batch_of(plan))
 
     def send(self) -> None:
@@ -42,6 +43,8 @@ class Scene:
     def end(self, error: InferenceError | None = None, *, left: bool = False, told: bool = True) -> None:
         if told:
             self.rig.end(1, error, usage=SAID)
+        if error is None:
+            self.call.finish_reason = self.finish
         self.call.ended, self.call.left, self.call.error = True, left, error
         self.rig.part.ended(self.call)
 
@@ -137,6 +140,14 @@ def test_a_success_with_half_an_answer() -> None:
     scene = Scene().sent()
     scene.hand("[hello #tokens=4]")
     with violates(20, "request 1 succeeded with 17 of 26 characters of its answer"):
+        scene.end()
+
+
+def test_a_success_that_no_provider_spoke_of() -> None:
+    scene = Scene().sent()
+    scene.hand("[hello #tokens=4]", " w1", " w2 w3", usage=SAID)
+    scene.finish = None
+    with violates(20, "never said that it had finished"):
         scene.end()
 
 

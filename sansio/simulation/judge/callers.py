@@ -104,6 +104,10 @@ class _Heard:
                 f"request {call.request_id} succeeded with {self.length} of {len(self.expected)} characters of its answer"
             )
             raise InvariantViolated(20, about)
+        if call.finish_reason is None:
+            raise InvariantViolated(
+                20, f"request {call.request_id} succeeded, and its provider never said that it had finished"
+            )
         usage = call.usage
         if usage is not None and (usage.input_tokens, usage.output_tokens) != self.usage:
             raise InvariantViolated(
