@@ -145,7 +145,10 @@ def test_the_command_names_what_is_left_of_a_plan() -> None:
 @pytest.mark.parametrize(
     ("disturbance", "said"),
     [
-        (Faults(0, 1.0, 2.0, "h", ((Status(500), 0.25), (SlowTokens(1.0), 0.004))), "faults at h: Status 25%, SlowTokens 0.4%"),
+        (
+            Faults(0, 1.0, 2.0, "h", ((Status(500), 0.25), (SlowTokens(1.0), 0.004))),
+            "faults at h: Status 25%, SlowTokens 0.4%",
+        ),
         (BadNetwork(0, 1.0, 2.0, "h", Conditions(lost=0.5)), "bad network to h: lost 0.5"),
         (BadNetwork(0, 1.0, 2.0, "h", Conditions()), "bad network to h: a fair one"),
         (RotateKey(0, 1.0, "h", 0.25), "another key at h, in the vault 0.250 s later"),
