@@ -244,6 +244,18 @@ def test_a_401_for_an_older_credential_waits_for_nothing() -> None:
     world.refresh(Credential("sk-2"))
 
 
+def test_a_refusal_that_is_answered_does_not_stand() -> None:
+    world = rig()
+    world.submit(1)
+    world.submit(2)
+    world.end(1, errors.Unauthorized())
+    world.refresh(Credential("sk-2"))
+    world.end(2, errors.Unauthorized())  # it carried the older one
+    world.tell(RebuildSession(None))
+    world.refresh(Credential("sk-2"))
+    assert not is_open(world, of_key=True)
+
+
 def test_nothing_is_held_against_an_engine_that_ends() -> None:
     world = probing()
     world.drain()

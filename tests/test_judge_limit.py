@@ -110,9 +110,31 @@ def test_usage_that_comes_when_nobody_counts_it_any_more(seconds: float) -> None
     world.now += seconds
     if seconds == 70.0:
         world.submit(2)
-    world.end(1)
+    world.end(1, usage=TokenUsage(50, 40))
     world.submit(3)
     world.end(3)
+
+
+def test_charges_that_leave_together_may_be_held_a_little_longer() -> None:
+    world = rig()
+    world.submit(1)
+    world.now += 0.05
+    world.submit(2)
+    world.now += 60.47
+    world.end(1)
+    level = world.engine.limiter_snapshot(world.now).requests
+    assert level is not None and level.used == 2
+
+
+def test_a_late_report_of_what_was_not_sent_after_all_keeps_the_charge() -> None:
+    world = rig()
+    world.submit(1)
+    world.send(1)
+    world.cancel(1)
+    world.tell(AttemptEnded(1, 1, errors.NetworkError(), TokenUsage(1, 1), False))
+    run(world, 2)
+    level = world.engine.limiter_snapshot(world.now).tokens
+    assert level is not None and level.used == 40
 
 
 @pytest.mark.parametrize("wrapped", [False, True])
@@ -202,6 +224,25 @@ def test_who_waits_for_something_else_does_not_wait_in_vain() -> None:
     world.now -= 60.0
     world.refresh()
     assert 7 in world.started
+
+
+@pytest.mark.parametrize("by_the_wall_clock", [False, True])
+def test_who_waits_for_a_credential_that_expired_does_not_wait_in_vain(by_the_wall_clock: bool) -> None:
+    world = JudgedRig(LimitModel, deployment(limits=LIMITS), refreshed=False)
+    world.submit(1)
+    world.refresh(Credential("sk-1", world.now + world.unix_ahead + 50.0))
+    assert world.starts() == [1]
+    world.now += 0.0 if by_the_wall_clock else 55.0
+    world.unix_ahead += 55.0 if by_the_wall_clock else -55.0
+    world.submit(2)
+    assert world.starts() == []
+
+
+def test_where_entries_age_nobody_looks_who_is_first(monkeypatch: Patch) -> None:
+    world = rig(serving={"age_after": 1.0})
+    world.submit(1)
+    monkeypatch.setattr(RateLimiter, "reserve", lambda self, *costs: Wait(costs[-1] + 60.0))
+    world.submit(2)
 
 
 def test_the_best_head_speaks_for_all() -> None:

@@ -198,6 +198,19 @@ def test_a_failed_refresh_that_does_not_back_off() -> None:
         world.submit(2)
 
 
+def test_a_backoff_that_does_not_grow() -> None:
+    world = rig(refreshed=False)
+    world.submit(1)
+    world.refresh(errors.NetworkError())
+    world.submit(2)
+    world.tick_at_deadline()
+    world.refresh(errors.NetworkError())
+    world.core.roster.sessions[0].session._retry_at = world.now + 2.0
+    world.now += 2.0
+    with breaks(18, "a refresh was ordered before the last failure's backoff can be over"):
+        world.submit(3)
+
+
 def test_a_refresh_storm_on_401(monkeypatch: Patch) -> None:
     right = RemoteSession.unauthorized
     monkeypatch.setattr(RemoteSession, "unauthorized", lambda self, generation, now: right(self, self.generation, now))
