@@ -27,6 +27,7 @@ def check_nothing_left(core: ObservedCore, alive: Iterable[Asked]) -> None:
         about = f"metrics: {metrics.queued} queued, {metrics.waiting} waiting, {metrics.in_flight} in flight"
         raise InvariantViolated(17, about)
     still_open = [circuit for circuit in core.roster.circuits if circuit.breaker.opened_at is not None]  # after a drain
-    extra = len(timers) - sum(owner in timers for owner in (*core.roster.sessions, *still_open))
+    kept = sum(slot in timers for slot in core.roster.sessions) + sum(circuit in timers for circuit in still_open)
+    extra = len(timers) - kept
     if extra:
         raise InvariantViolated(17, f"{extra} timers are set that are no session's and no open circuit's")
