@@ -17,6 +17,7 @@ from sansio.simulation.provider.answers import Answer, Choice, count_tokens, exp
 from sansio.simulation.provider.faults import (
     DripBytes,
     Fault,
+    RotateKeys,
     Status,
     Truncate,
 )
@@ -128,6 +129,18 @@ def test_only_good_keys_are_answered() -> None:
         of.rotate_keys([])
     with pytest.raises(ValueError, match="keys"):
         provider(keys=[])
+
+
+def test_a_fault_may_rotate_the_keys() -> None:
+    of = provider()
+    strike(of, RotateKeys((KEY, "sk-other")))
+    assert body_of(answer(of)) == body_of(answer(provider())), "who came with a good one is answered"
+    of._weather.clear()
+    assert head_of(answer(of, key="sk-other")).status == 200
+    strike(of, RotateKeys(("sk-other",)))
+    assert head_of(answer(of)).status == 401
+    of._weather.clear()
+    assert head_of(answer(of)).status == 401
 
 
 def test_requests_are_counted() -> None:

@@ -220,6 +220,12 @@ def test_a_head_that_comes_with_the_end_is_told_with_it() -> None:
     assert small.witness.kinds() == ["AddRequest", "AttemptEnded"]
 
 
+def test_a_commit_is_told_once() -> None:
+    small = Small(host=HostPlan(HOST, token_delay=1.0))
+    small.ask(replace(ASKS, output_tokens=6))
+    assert small.witness.kinds() == ["AddRequest", "HeadReceived", "Committed", "AttemptEnded"]
+
+
 def test_chunks_are_handed_over_before_the_end() -> None:
     small = Small()
     small.ask()
@@ -335,6 +341,25 @@ def test_a_new_connection_is_dialled_where_none_is_idle() -> None:
     took = [call.ended_at for call in calls]
     assert took[0] == took[1] and took[2] is not None and took[0] is not None
     assert took[2] - took[0] == pytest.approx(0.2 + 3 * 0.02 + 2 * 0.02), "the third needed no dial"
+
+
+def test_an_idle_connection_carries_one_request_at_a_time() -> None:
+    small = Small()
+    small.ask()
+    start = small.clock.now
+    calls = [small.node.submit(ASKS) for _ in range(3)]
+    small.clock.advance(60.0)
+    assert [round((call.ended_at or 0) - start, 6) for call in calls] == [0.3, 0.34, 0.34]
+
+
+def test_a_refusal_that_came_whole_leaves_its_connection_fit() -> None:
+    small = Small(breaker=NEVER_OPENS)
+    strike(small.weather, Status(503))
+    first = small.ask()
+    assert isinstance(first.error, ServerError)
+    small.weather.clear()
+    start = small.clock.now
+    assert round((small.ask().ended_at or 0) - start, 6) == 0.3
 
 
 def test_over_http2_all_share_a_connection() -> None:
@@ -547,6 +572,14 @@ def test_a_reader_that_pauses_is_no_server_that_stalls() -> None:
     stalls.settled()
 
 
+def test_what_came_while_nobody_read_is_read_once() -> None:
+    small = Small(host=HostPlan(HOST, token_delay=1.0))
+    strike(small.weather, StallAfterChunks(2, 20.0))
+    call = small.ask(replace(ASKS, reads_every=1.5))
+    assert call.error is None and text_of(call) == expected_text(ASKS.said, 3)
+    small.settled()
+
+
 def test_what_a_slow_reader_did_not_take_comes_before_the_error() -> None:
     small = Small(host=HostPlan(HOST, token_delay=0.0))
     strike(small.weather, ErrorFrame(2))
@@ -706,3 +739,12 @@ def test_orders_for_somebody_unknown_are_nobodys() -> None:
     assert small.provider.requests_total == 0
     kinds = [type(effect) for effect in small.witness.effects]
     assert (kinds.count(StartAttempt), kinds.count(AbortAttempt), kinds.count(Complete)) == (2, 2, 1)
+
+
+def test_an_abort_of_another_attempt_is_not_ours() -> None:
+    small = Small()
+    call = small.ask(seconds=0.3)
+    small.node._carry_out(AbortAttempt(call.request_id, 999, None))
+    small.clock.advance(30.0)
+    assert call.ended and call.error is None
+    small.settled()

@@ -284,7 +284,10 @@ class RequestNode(Node):
     # ---- its caller ---------------------------------------------------------------------------------------------------
 
     def _deliver(self, run: Run) -> None:
-        """Hand over what there is, one chunk at a time to a slow reader, and after the last the end."""
+        """Hand over what there is, one chunk at a time to a slow reader, and after the last the end.
+
+        While a caller does not read, the clocks of its exchange stand still: only `wait` lets them run.
+        """
         if run.busy:
             return
         chunks, call = run.chunks, run.call
@@ -292,8 +295,6 @@ class RequestNode(Node):
             self.hand_over(call, chunks.popleft())
             if call.plan.reads_every:
                 run.busy = True
-                if run.attempt is not None:
-                    run.attempt.exchange.pause(self.now())
                 self.clock.call_later(call.plan.reads_every, partial(self._reads_on, run))
                 return
         if run.outcome is not None and self._runs.pop(call.request_id, None) is not None:

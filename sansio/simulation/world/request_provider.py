@@ -144,7 +144,6 @@ class RequestProvider:
             self.rotate_keys(fault.keys)
             if key not in fault.keys:
                 return self._refused(wrong_key(key), None, now)
-            fault = None
         if limiter is not None:
             limiter.charge(0 if fault is not None and fault.refuses else input_tokens + caller.output_tokens, now)
         head = self._heads[caller.stream]
