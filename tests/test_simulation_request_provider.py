@@ -283,7 +283,7 @@ def test_a_provider_asks_the_weather_for_it() -> None:
     assert after == 0.2 and isinstance(error, NetworkError)
     stalled = answer(provider(conditions=replace(STILL, stalled=1.0, reset_within=0)))
     assert stalled[0][0] == 20.2 and body_of(stalled) == body_of(answer(provider()))
-    of, again = (provider(conditions=replace(STILL, reset=0.5)) for _ in range(2))
+    of, again = (provider(conditions=replace(STILL, reset=0.5, reset_within=0)) for _ in range(2))
     spared = [answer(of)[-1][1][-1] is END for _ in range(40)]
     assert spared == [answer(again)[-1][1][-1] is END for _ in range(40)]
     assert 5 < sum(spared) < 35

@@ -577,6 +577,7 @@ def test_what_came_while_nobody_read_is_read_once() -> None:
     strike(small.weather, StallAfterChunks(2, 20.0))
     call = small.ask(replace(ASKS, reads_every=1.5))
     assert call.error is None and text_of(call) == expected_text(ASKS.said, 3)
+    assert call.ended_at is not None and call.ended_at > 20.0, "nor does anything come before its time"
     small.settled()
 
 
