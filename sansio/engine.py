@@ -422,7 +422,7 @@ class RemoteEngineCore:
         """
         registry = self._registry
         request.last_error = error
-        refusal = self._circuits.refusal(request, error) or self._past_pause(request)
+        refusal = _out_of_time(request, registry.now) or self._circuits.refusal(request, error) or self._past_pause(request)
         if refusal is not None:
             registry.finish(request, refusal.caused_by(error))
             return
@@ -435,9 +435,11 @@ class RemoteEngineCore:
         registry = self._registry
         lease = registry.unreported.pop((event.request_id, event.attempt), None)
         if lease is not None and event.sent:
-            lease.account(event.usage, registry.now)
-            registry.account(lease.lane, event.usage)
-            registry.notice("late_usage", lease.lane, event.request_id, known=event.usage is not None)
+            refused = event.usage is None and lease.request.ran_nothing(event.error)
+            lease.account(event.usage, registry.now, refused=refused)
+            if not refused:
+                registry.account(lease.lane, event.usage)
+                registry.notice("late_usage", lease.lane, event.request_id, known=event.usage is not None)
             registry.touch(lease.lane)
 
     def _attempt_failed(self, request: Request, error: InferenceError, lease: Lease) -> None:
@@ -583,6 +585,13 @@ class RemoteEngineCore:
     }
     """What refuses an event before anything has changed, and what takes it. A table and no `match`, which would ask for up
     to eleven classes in turn; tests/test_engine_lifecycle.py holds it against `Event`."""
+
+
+def _out_of_time(request: Request, now: float) -> InferenceError | None:
+    """Why a request that could go again at once does not: its deadline has passed."""
+    if request.deadline is None or now < request.deadline:
+        return None
+    return DeadlineExceeded("the request's deadline passed during an attempt", provider=request.lane.provider)
 
 
 def _check_timeout(timeout: float | None) -> None:

@@ -130,7 +130,9 @@ class Sessions:
         registry = self._registry
         registry.timers.set(request, None)
         refusal = self._circuits.refusal(request, request.last_error)
-        if refusal is not None:
+        if request.deadline is not None and request.deadline <= registry.now:
+            self.give_up(request)
+        elif refusal is not None:
             registry.finish(request, refusal)
         elif request.not_before > registry.now:  # the refusal came with a hint, and no retry undercuts one
             registry.retried(request, "unauthorized", request.not_before - registry.now)

@@ -136,6 +136,17 @@ def test_or_counted_as_unknown() -> None:
     assert (levels(rig), rig.metrics.unknown_usage) == ((1, 20, 0), 1)
 
 
+@pytest.mark.parametrize("refused", [True, False])
+def test_what_the_provider_refused_before_its_caller_left_used_nothing(refused: bool) -> None:
+    rig = in_state("sent")
+    rig.started[1].exchange.receive_head(503 if not refused else 404, [], rig.now, 0.0)
+    rig.cancel(1)
+    rig.end(1, NetworkError())
+    assert rig.notices("late_usage") == ([] if refused else [{"known": False}])
+    assert rig.metrics.unknown_usage == (0 if refused else 1)
+    assert levels(rig)[0] == 1
+
+
 def test_a_report_of_what_was_never_sent_says_nothing() -> None:
     rig = in_state("running")
     rig.cancel(1)

@@ -248,3 +248,14 @@ def test_its_first_loss_is_the_cause_of_what_it_ends_with_while_it_waits() -> No
     loss = NetworkError()
     rig.end(1, loss, stale=True)
     assert (rig.outcome(1), rig.error(1).cause) == ("deadline_exceeded", loss)
+
+
+def test_past_its_deadline_it_does_not_go_again() -> None:
+    rig = Rig(deployment())
+    rig.submit(1, timeout=5.0)
+    rig.send(1)
+    rig.now += 5.0
+    rig.end(1, NetworkError("reset"), stale=True)
+    assert rig.outcome(1) == "deadline_exceeded"
+    assert isinstance(rig.error(1).cause, NetworkError)
+    assert (rig.notices("retry_scheduled"), rig.metrics.retries) == ([], {})

@@ -393,6 +393,8 @@ def test_a_credential_that_comes_at_the_deadline_comes_too_late() -> None:
     rig.refresh()
     assert rig.starts() == []
     assert rig.outcome(1) == "deadline_exceeded"
+    assert isinstance(rig.error(1).cause, Unauthorized)
+    assert rig.metrics.retries == {}
 
 
 def test_a_failed_rebuild_fails_the_parked_and_the_queued() -> None:

@@ -33,8 +33,8 @@ class Deadlines:
             heappush(self.heap, (asked.deadline, asked.order, asked))
 
     def scheduled(self, asked: Asked, wait: float, now: float) -> None:
-        """A retry is to come. One that does not wait is not late before it starts."""
-        if wait and asked.deadline is not None and now + wait >= asked.deadline:
+        """A retry is to come, at once or later."""
+        if asked.deadline is not None and now + wait >= asked.deadline:
             left = asked.deadline - now
             raise InvariantViolated(11, f"{asked} is to be sent again in {wait:g} s, and has {left:g} s left")
 

@@ -31,6 +31,7 @@ from ...events import (
     StartAttempt,
     Tick,
 )
+from ...exchange import Exchange
 from .callers import Callers
 from .counting import Counts
 from .deadlines import Deadlines
@@ -50,7 +51,7 @@ class Outcomes:
         self._core = core
         self._lanes = {name: LaneSeen(lane) for name, lane in core.roster.lanes.items()}
         self._requests: dict[int, Asked] = {}
-        self._unreported: set[tuple[int, int]] = set()
+        self._unreported: dict[tuple[int, int], Exchange] = {}
         """Attempts that were called off and owe a report, by request and attempt."""
         self._counts = Counts(core)
         self._queueing = Queueing(core, list(self._lanes.values()))
@@ -158,10 +159,8 @@ class Outcomes:
         assert exchange is not None
         asked.committed = committed = asked.committed or exchange.committed
         self._stop(asked)
-        if event.sent:
-            ran_nothing = exchange.refused or (isinstance(error, NetworkError) and error.unprocessed)
-            if usage is not None or not ran_nothing:
-                self._counts.used(usage)
+        if event.sent and not (usage is None and _ran_nothing(exchange, error)):
+            self._counts.used(usage)
         self._deadlines.reported(asked, now)
         if error is None:
             if usage is not None and not (usage.input_tokens or usage.output_tokens):
@@ -175,11 +174,10 @@ class Outcomes:
 
     def _reported_late(self, event: AttemptEnded) -> None:
         """The report of an attempt that was called off counts once; any other late one is nothing."""
-        key = (event.request_id, event.attempt)
-        if key in self._unreported:
-            self._unreported.remove(key)
+        exchange = self._unreported.pop((event.request_id, event.attempt), None)
+        if exchange is not None:
             self._late = self._step
-            if event.sent:
+            if event.sent and not (event.usage is None and _ran_nothing(exchange, event.error)):
                 self._counts.used(event.usage)
 
     def _session_reported(self, event: SessionReport) -> None:
@@ -335,9 +333,15 @@ class Outcomes:
 
     def _call_off(self, asked: Asked) -> None:
         """A running attempt is taken from its request, and owes a report."""
-        self._unreported.add((asked.id, asked.attempt))
+        assert asked.exchange is not None
+        self._unreported[asked.id, asked.attempt] = asked.exchange
         self._stop(asked)
 
     def _forget(self, asked: Asked) -> None:
         asked.over = True
         self._queueing.over(asked)
+
+
+def _ran_nothing(exchange: Exchange, error: InferenceError | None) -> bool:
+    """Whether the provider refused an attempt, or said that it never looked: then it used nothing."""
+    return exchange.refused or (isinstance(error, NetworkError) and error.unprocessed)
