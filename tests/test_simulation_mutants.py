@@ -3,9 +3,9 @@
 from __future__ import annotations
 
 import pytest
-from sansio.simulation.scenarios.run import run
 from simulation_mutants import MUTANTS, Mutant
 
+from sansio.simulation.scenarios.run import run
 from sansio.simulation.scenarios.sweep import plan_of
 
 

@@ -7,6 +7,7 @@ from dataclasses import replace
 from typing import Any
 
 import pytest
+from engine_harness import deployment
 
 from sansio.batch import TokenChunk
 from sansio.connection_pool import Http2, PoolConfig
@@ -66,7 +67,6 @@ from sansio.simulation.world.weather import Weather
 from sansio.simulation.world.wire import LineOwner, WireClient, WireLine
 from sansio.simulation.world.wire_call import WireCall
 from sansio.simulation.world.wire_node import WireNode
-from tests.engine_harness import deployment
 
 HOST = "one.test"
 QUICK: dict[str, Any] = {"initial_backoff": 0.1, "max_backoff": 0.5}

@@ -14,6 +14,7 @@ from pathlib import Path
 from typing import Any
 
 import pytest
+from engine_harness import deployment
 from hypothesis import given
 from hypothesis import strategies as st
 
@@ -31,7 +32,6 @@ from sansio.simulation.world.node import Call, Node, batch_of
 from sansio.simulation.world.plan import BadNetwork, CallerPlan, Conditions, Faults
 from sansio.simulation.world.vault import Vault, place_of
 from sansio.simulation.world.weather import Weather, WeatherScript
-from tests.engine_harness import deployment
 
 INSTANTS = st.floats(min_value=0.0, max_value=1e6)
 
@@ -336,7 +336,7 @@ def test_the_same_bad_network_twice_is_two_as_well() -> None:
 def test_faults_strike_as_often_as_they_say_and_each_of_several_may() -> None:
     weather = Weather(random.Random(5), FAIR)
     weather.begin(faults((DOWN, 0.2), (NeverRespond(), 0.1)))
-    weather.begin(faults((Status(500), 0.5)))
+    weather.begin(faults((Status(500), 0.5), number=1))
     drawn = [weather.draw(reused=False) for _ in range(4_000)]
     assert drawn.count(DOWN) == pytest.approx(800, rel=0.1)
     assert drawn.count(NeverRespond()) == pytest.approx(400, rel=0.15)
@@ -358,6 +358,18 @@ def test_what_waits_for_a_used_connection_is_not_replaced_by_another() -> None:
     drawn = [weather.draw(reused=False) for _ in range(4_000)]
     assert drawn.count(DOWN) == pytest.approx(800, rel=0.1)
     assert drawn.count(None) == 4_000 - drawn.count(DOWN)
+
+
+def test_what_somebody_meets_does_not_hang_on_who_else_asks() -> None:
+    alone, among_others = (Weather(random.Random(3), FAIR) for _ in range(2))
+    for weather in (alone, among_others):
+        weather.begin(faults((DOWN, 0.5)))
+    mine: list[object] = []
+    for _ in range(50):
+        among_others.draw("somebody else", reused=False)
+        mine.append(among_others.draw("me", reused=False))
+    assert mine == [alone.draw("me", reused=False) for _ in range(50)]
+    assert {DOWN, None} == set(mine)
 
 
 def test_the_weather_clears() -> None:

@@ -139,7 +139,7 @@ class RequestProvider:
         limiter = self.limiter(model)
         if limiter is not None and (over := limiter.refusal(input_tokens + caller.output_tokens, now)) is not None:
             return self._refused(throttled(model, over), limiter, now)
-        fault = self._weather.draw(reused=reused)
+        fault = self._weather.draw(prompt, reused=reused)
         if isinstance(fault, RotateKeys):
             self.rotate_keys(fault.keys)
             if key not in fault.keys:

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import hashlib
 from random import Random
 
 from ..provider.fault import Fault
@@ -16,10 +17,11 @@ class Weather:
     Of several faults at once each may strike; of several bad networks the last to come is felt.
     """
 
-    __slots__ = ("_fair", "_faults", "_networks", "_rng")
+    __slots__ = ("_asked", "_fair", "_faults", "_key", "_networks")
 
     def __init__(self, rng: Random, fair: Conditions) -> None:
-        self._rng = rng
+        self._key = rng.randbytes(16)
+        self._asked: dict[str, int] = {}
         self._fair = fair
         self._faults: list[Faults] = []
         self._networks: list[BadNetwork] = []
@@ -46,10 +48,15 @@ class Weather:
         self._faults.clear()
         self._networks.clear()
 
-    def draw(self, *, reused: bool) -> Fault | None:
-        """What the next request meets. ``reused``: its connection has carried one before, which some faults need."""
+    def draw(self, asker: str = "", *, reused: bool) -> Fault | None:
+        """What the next request meets. ``reused``: its connection has carried one before, which some faults need.
+
+        asker: whose it is. What somebody meets follows from how often they have asked, not from who else does: so a run
+        in which others are left out goes on as it did.
+        """
+        times = self._asked[asker] = self._asked.get(asker, 0) + 1
         for faults in self._faults:
-            point = self._rng.random()
+            point = self._point(f"{faults.number}/{asker}/{times}")
             for fault, rate in faults.rates:
                 point -= rate
                 if point < 0:
@@ -57,6 +64,11 @@ class Weather:
                         return fault
                     break
         return None
+
+    def _point(self, occasion: str) -> float:
+        """A number from 0 up to 1 for each occasion."""
+        digest = hashlib.blake2b(occasion.encode("utf-8", "replace"), digest_size=6, key=self._key).digest()
+        return int.from_bytes(digest, "big") / (1 << 48)
 
 
 class WeatherScript(FaultScript):
@@ -70,4 +82,4 @@ class WeatherScript(FaultScript):
 
     def pick(self, ask: Ask, *, reused: bool = False) -> Fault | None:
         """The fault for the request that has just arrived, or ``None``."""
-        return self._weather.draw(reused=reused)
+        return self._weather.draw(ask.prompt, reused=reused)
