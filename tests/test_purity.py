@@ -37,6 +37,7 @@ import pytest
 import sansio
 from sansio.backoff import BackoffPolicy, compute_backoff
 from sansio.errors import InferenceError, RateLimited, StreamInterrupted
+from sansio.simulation import plan, run
 from sansio.sse import SseDecoder
 from sansio.token_bucket import TokenBucket
 
@@ -67,7 +68,13 @@ def waits_are_drawn() -> object:
     return [compute_backoff(BackoffPolicy(), attempt, rng) for attempt in range(5)]
 
 
-SCENARIOS: list[Callable[[], object]] = [an_error_round_trips, a_stream_is_decoded, a_bucket_runs_dry, waits_are_drawn]
+def an_outage_is_lived_through() -> object:
+    return [run(plan("outage", 3, level), digest=True).text() for level in ("bytes", "requests")]
+
+
+SCENARIOS: list[Callable[[], object]] = [
+    *(an_error_round_trips, a_stream_is_decoded, a_bucket_runs_dry, waits_are_drawn, an_outage_is_lived_through)
+]
 
 # --- What no part of the core may do, to see that the harness notices --------------------------------------------------
 

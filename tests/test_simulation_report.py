@@ -125,7 +125,7 @@ def test_the_header_is_known_before_the_run() -> None:
     assert header(plan) == (
         "scenario     outage, seed 3, level requests\n"
         "plan         3 callers, 2 disturbances, 1 deployment; 30 s, then well again within 600 s\n"
-        f"  0          from 5.000 s to 15.000 s: faults at {HOST}: Status 90%\n"
+        f"  0          from 5.000 s to 15.000 s: faults at {HOST}: Status(500) 90%\n"
         "  4          at 20.000 s: the engine is drained\n"
         "replay       remote-core simulate --scenario outage --seed 3 --level requests"
     )
@@ -147,7 +147,7 @@ def test_the_command_names_what_is_left_of_a_plan() -> None:
     [
         (
             Faults(0, 1.0, 2.0, "h", ((Status(500), 0.25), (SlowTokens(1.0), 0.004))),
-            "faults at h: Status 25%, SlowTokens 0.4%",
+            "faults at h: Status(500) 25%, SlowTokens 0.4%",
         ),
         (BadNetwork(0, 1.0, 2.0, "h", Conditions(lost=0.5)), "bad network to h: lost 0.5"),
         (BadNetwork(0, 1.0, 2.0, "h", Conditions()), "bad network to h: a fair one"),
@@ -197,7 +197,7 @@ def test_the_bins_hold_what_the_report_counts() -> None:
     assert sum(line.retries) == sum(report.retries.values()) > 0
     assert max(line.in_flight) == report.peak_in_flight
     assert line.healed_at == 25.0 and line.seconds == report.seconds
-    assert line.disturbances == (Span(f"faults at {HOST}: Status 90%", 5.0, 15.0),)
+    assert line.disturbances == (Span(f"faults at {HOST}: Status(500) 90%", 5.0, 15.0),)
     series = (line.submitted, line.queued, line.in_flight, *line.limit_used.values())
     assert {len(each) for each in series} == {int(line.seconds / line.bin_seconds) + 1}
 

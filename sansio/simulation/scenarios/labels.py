@@ -5,6 +5,7 @@ from __future__ import annotations
 from typing import assert_never
 
 from ...lane import Circuit, Group
+from ..provider.faults import Fault, Status
 from ..world.plan import (
     BadNetwork,
     ClockJump,
@@ -24,7 +25,7 @@ def label_of(disturbance: Disturbance) -> str:
     """What goes wrong, and where."""
     match disturbance:
         case Faults():
-            rates = (f"{type(fault).__name__} {100 * rate:.3g}%" for fault, rate in disturbance.rates)
+            rates = (f"{_name(fault)} {100 * rate:.3g}%" for fault, rate in disturbance.rates)
             return f"faults at {disturbance.host}: {', '.join(rates)}"
         case BadNetwork():
             return f"bad network to {disturbance.host}: {_unusual(disturbance.conditions)}"
@@ -53,6 +54,11 @@ def name_of(shared: Group | Circuit) -> str:
     """A limiter or a circuit, by the deployments that share it."""
     names = ", ".join(lane.deployment.name for lane in shared.lanes)
     return f"{names} (key)" if isinstance(shared, Circuit) and shared.of_key else names
+
+
+def _name(fault: Fault) -> str:
+    """A fault by its kind, a status by its number."""
+    return f"Status({fault.code})" if isinstance(fault, Status) else type(fault).__name__
 
 
 def _unusual(conditions: Conditions) -> str:

@@ -7,6 +7,7 @@ the same in every run.
 
 from __future__ import annotations
 
+import hashlib
 import heapq
 import math
 from collections.abc import Callable
@@ -124,4 +125,5 @@ def _instant(name: str, seconds: float) -> float:
 def chance(seed: int, *purpose: object) -> Random:
     """A generator of its own for each purpose, so that what one draws does not change what another gets. The same under
     every hash seed."""
-    return Random("/".join(map(str, (seed, *purpose))))
+    digest = hashlib.sha256("/".join(map(str, (seed, *purpose))).encode()).digest()
+    return Random(int.from_bytes(digest, "big"))
