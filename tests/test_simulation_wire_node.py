@@ -422,7 +422,7 @@ def test_connections_that_break_anywhere_leave_nothing_behind(http2: bool) -> No
         calls = [town.ask(f"caller {number}", stream=number % 2 > 0) for number in range(20)]
         town.run()
         for call in calls:
-            assert call.error is not None or said(call)
+            assert call.error is not None or said_so_far(call)  # what breaks after the finish leaves the usage unknown
         failed += sum(call.error is not None for call in calls)
         town.nothing_is_left()
     assert 0 < failed < 8 * 20
