@@ -106,7 +106,7 @@ def stale_reports_counted(patch: Patch) -> None:
     record = CircuitBreaker.record
 
     def wrong(self: CircuitBreaker, permit: CircuitPermit, outcome: Outcome, now: float) -> None:
-        if not permit.probe:
+        if not permit.probe and self.state(now) is CircuitState.CLOSED:
             permit.generation = self._generation
         record(self, permit, outcome, now)
 
@@ -349,39 +349,39 @@ def pieces_run_together(patch: Patch) -> None:
 
 
 DESIGNED: dict[str, Mutant] = {
-    "replay_after_commit": Mutant(replay_after_commit, 0, 0),
-    "permit_never_taken": Mutant(permit_never_taken, 0, 0),
-    "half_open_without_probe_limit": Mutant(half_open_without_probe_limit, 0, 0),
-    "success_at_first_byte": Mutant(success_at_first_byte, 0, 0),
-    "stale_reports_counted": Mutant(stale_reports_counted, 0, 0),
-    "slot_leaked_on_cancel": Mutant(slot_leaked_on_cancel, 0, 0),
-    "throttle_pauses_only_its_own": Mutant(throttle_pauses_only_its_own, 0, 0),
-    "idle_signal_to_the_wrong_slot": Mutant(idle_signal_to_the_wrong_slot, 0, 0),
-    "refresh_storm": Mutant(refresh_storm, 0, 0),
-    "lease_settled_twice": Mutant(lease_settled_twice, 0, 0),
-    "retry_after_undercut": Mutant(retry_after_undercut, 0, 0),
-    "queue_that_overtakes": Mutant(queue_that_overtakes, 0, 0),
-    "deadline_without_queue_time": Mutant(deadline_without_queue_time, 0, 0),
-    "unknown_usage_is_zero": Mutant(unknown_usage_is_zero, 0, 0),
+    "replay_after_commit": Mutant(replay_after_commit, 2, 14),
+    "permit_never_taken": Mutant(permit_never_taken, 0, 8),
+    "half_open_without_probe_limit": Mutant(half_open_without_probe_limit, 1, 15),
+    "success_at_first_byte": Mutant(success_at_first_byte, 1, 15),
+    "stale_reports_counted": Mutant(stale_reports_counted, 6, 15),
+    "slot_leaked_on_cancel": Mutant(slot_leaked_on_cancel, 0, 24),
+    "throttle_pauses_only_its_own": Mutant(throttle_pauses_only_its_own, 3, 12),
+    "idle_signal_to_the_wrong_slot": Mutant(idle_signal_to_the_wrong_slot, 0, 6),
+    "refresh_storm": Mutant(refresh_storm, 3, 18),
+    "lease_settled_twice": Mutant(lease_settled_twice, 0, 10),
+    "retry_after_undercut": Mutant(retry_after_undercut, 3, 12),
+    "queue_that_overtakes": Mutant(queue_that_overtakes, 0, 7),
+    "deadline_without_queue_time": Mutant(deadline_without_queue_time, 0, 11),
+    "unknown_usage_is_zero": Mutant(unknown_usage_is_zero, 0, 8),
 }
 
 OURS: dict[str, Mutant] = {
-    "one_attempt_too_many": Mutant(one_attempt_too_many, 0, 0),
-    "retry_budget_ignored": Mutant(retry_budget_ignored, 0, 0),
-    "done_is_proof_enough": Mutant(done_is_proof_enough, 0, 0),
-    "clean_end_is_proof_enough": Mutant(clean_end_is_proof_enough, 0, 0),
-    "probe_lost_on_cancel": Mutant(probe_lost_on_cancel, 0, 0),
-    "tokens_kept_on_unsent_cancel": Mutant(tokens_kept_on_unsent_cancel, 0, 0),
-    "refund_of_what_was_sent": Mutant(refund_of_what_was_sent, 0, 0),
-    "expired_credential_sent": Mutant(expired_credential_sent, 0, 0),
-    "old_credential_retried": Mutant(old_credential_retried, 0, 0),
-    "told_twice": Mutant(told_twice, 0, 0),
-    "timer_forgotten": Mutant(timer_forgotten, 0, 0),
-    "clock_not_held": Mutant(clock_not_held, 0, 0),
-    "usage_counted_twice": Mutant(usage_counted_twice, 0, 0),
-    "fails_open": Mutant(fails_open, 0, 0),
-    "waiting_out_forgotten": Mutant(waiting_out_forgotten, 0, 0),
-    "pieces_run_together": Mutant(pieces_run_together, 0, 0),
+    "one_attempt_too_many": Mutant(one_attempt_too_many, 2, 11),
+    "retry_budget_ignored": Mutant(retry_budget_ignored, 35, 13),
+    "done_is_proof_enough": Mutant(done_is_proof_enough, 6, 20),
+    "clean_end_is_proof_enough": Mutant(clean_end_is_proof_enough, 17, 20),
+    "probe_lost_on_cancel": Mutant(probe_lost_on_cancel, 17, 16),
+    "tokens_kept_on_unsent_cancel": Mutant(tokens_kept_on_unsent_cancel, 12, 24),
+    "refund_of_what_was_sent": Mutant(refund_of_what_was_sent, 0, 8),
+    "expired_credential_sent": Mutant(expired_credential_sent, 10, 18),
+    "old_credential_retried": Mutant(old_credential_retried, 3, 18),
+    "told_twice": Mutant(told_twice, 0, 4),
+    "timer_forgotten": Mutant(timer_forgotten, 1, 11),
+    "clock_not_held": Mutant(clock_not_held, 21, 23),
+    "usage_counted_twice": Mutant(usage_counted_twice, 0, 21),
+    "fails_open": Mutant(fails_open, 1, 15),
+    "waiting_out_forgotten": Mutant(waiting_out_forgotten, 1, 15),
+    "pieces_run_together": Mutant(pieces_run_together, 0, 4),
 }
 
 MUTANTS = DESIGNED | OURS
