@@ -478,11 +478,24 @@ class RemoteEngineCore:
             return
         group.paused_until = pause
         for other in group.lanes:
-            for request in list(other.requests.values()):
-                if request.state in (RequestState.QUEUED, RequestState.BACKOFF):
-                    refusal = self._past_pause(request)
-                    if refusal is not None:
-                        registry.finish(request, refusal.caused_by(error))
+            for request in self._cannot_wait(other, pause):
+                refusal = self._past_pause(request)
+                assert refusal is not None
+                registry.finish(request, refusal.caused_by(error))
+
+    def _cannot_wait(self, lane: Lane, pause: float) -> list[Request]:
+        """Who waits, and cannot wait until then. Found without a look at everybody: a throttled provider says 429 often, and
+        thousands may wait."""
+        now = self._registry.now
+        if pause - now > lane.deployment.config.retry.max_retry_after:
+            waiting = (RequestState.QUEUED, RequestState.BACKOFF)
+            return [request for request in lane.requests.values() if request.state in waiting]
+        late: list[Request] = []
+        for entry in lane.queue.expire_before(pause, now):
+            assert isinstance(entry.payload, Request)
+            late.append(entry.payload)
+        late += [each for each in lane.backing_off.values() if each.deadline is not None and each.deadline <= pause]
+        return late
 
     # ---- the end of a request that did not end by itself ------------------------------------------------------------------
 

@@ -152,6 +152,8 @@ class Lane:
     provider: str
     """The codec's name for it."""
     requests: dict[int, Request] = field(default_factory=dict[int, Request])
+    backing_off: dict[int, Request] = field(default_factory=dict[int, Request])
+    """Those of them that wait for the time of a retry."""
     running: int = 0
     outputs: OutputPercentile = field(default_factory=OutputPercentile)
     """How long answers have been: what to reserve for a request that sets no limit."""

@@ -87,14 +87,19 @@ class Registry:
         else:  # it backs off or is parked
             self.metrics.waiting -= 1
             self.timers.set(request, None)
+            lane.backing_off.pop(request_id, None)
             lane.session.parked.pop(request_id, None)
         del self.requests[request_id], lane.requests[request_id]
 
     def move(self, request: Request, state: RequestState) -> None:
         """A request changes its state."""
         self._count_state(request.state, -1)
+        if request.state is RequestState.BACKOFF:
+            del request.lane.backing_off[request.add.request_id]
         request.state = state
         self._count_state(state, +1)
+        if state is RequestState.BACKOFF:
+            request.lane.backing_off[request.add.request_id] = request
 
     def started(self, request: Request) -> None:
         """A queued request's attempt begins."""
