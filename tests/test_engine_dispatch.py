@@ -15,6 +15,7 @@ from sansio.engine import RemoteEngineCore
 from sansio.errors import Backpressure, BudgetExceeded, DeadlineExceeded, LimitExceeded, NetworkError, RateLimited
 from sansio.events import AddRequest, AttemptEnded, Complete, StartAttempt
 from sansio.http import ResponseHead
+from sansio.lane import Request
 from sansio.queue import Priority
 
 ONE_SLOT = {"max_concurrent": 1}
@@ -406,6 +407,24 @@ def test_whoever_cannot_wait_for_the_end_of_a_pause_fails_now_and_not_after_it()
     assert isinstance(rig.error(2).cause, RateLimited)
 
 
+def test_a_pause_looks_only_at_those_who_cannot_wait_for_its_end(monkeypatch: pytest.MonkeyPatch) -> None:
+    rig = Rig(deployment(serving={"max_concurrent": 1}))
+    rig.submit(1)
+    for request_id in range(2, 60):
+        rig.submit(request_id, timeout=5.0 if request_id % 10 == 0 else 500.0)
+    looked_at: list[int] = []
+    right = RemoteEngineCore._past_pause
+
+    def counting(self: RemoteEngineCore, request: Request) -> object:
+        looked_at.append(request.add.request_id)
+        return right(self, request)
+
+    monkeypatch.setattr(RemoteEngineCore, "_past_pause", counting)
+    rig.end(1, RateLimited("openai", 10.0))
+    assert [rig.outcome(request_id) for request_id in (10, 20, 30, 40, 50)] == ["deadline_exceeded"] * 5
+    assert set(looked_at) <= {1, 2, 10, 20, 30, 40, 50}  # and the head, which is about to start
+
+
 def test_a_pause_longer_than_max_retry_after_fails_every_waiter() -> None:
     rig = paused(20.1, {}, {"timeout": 15.0})
     assert [rig.outcome(request_id) for request_id in (1, 2)] == ["rate_limited", "deadline_exceeded"]
@@ -438,6 +457,21 @@ def test_a_pause_reaches_those_who_back_off_and_every_lane_of_the_limiter() -> N
     rig.end(1, NetworkError())
     rig.end(0, RateLimited("openai", 29.9))
     assert [rig.outcome(request_id) for request_id in (0, 1, 2)] == ["rate_limited", "rate_limited", "-"]
+
+
+def test_who_backs_off_and_cannot_wait_for_the_end_of_a_pause_fails_too() -> None:
+    rig = Rig(deployment(serving={"max_concurrent": 3}, retry={"initial_backoff": 1.0}))
+    rig.submit(0)
+    rig.submit(1, timeout=10.0)
+    rig.submit(2, timeout=10.1)
+    rig.end(1, NetworkError())
+    rig.end(2, NetworkError())
+    rig.end(0, RateLimited("openai", 10.0))
+    assert [rig.outcome(request_id) for request_id in (1, 2)] == ["deadline_exceeded", "-"]
+    (lane,) = rig.engine._roster.lanes.values()
+    assert list(lane.backing_off) == [2, 0]
+    rig.tick(10.05)
+    assert list(lane.backing_off) == []
 
 
 def test_a_pause_is_drawn_upon_whatever_the_epoch_of_the_clock() -> None:
