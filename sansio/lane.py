@@ -52,13 +52,15 @@ class Request:
 
     __slots__ = (
         "aborting", "add", "attempts", "deadline", "entry", "estimate", "exchange", "fresh", "lane", "last_error", "lease",
-        "not_before", "order", "refreshed", "resent", "state", "waits_for_circuit",
+        "not_before", "open_ended", "order", "refreshed", "resent", "state", "waits_for_circuit",
     )  # fmt: skip
 
     def __init__(self, add: AddRequest, lane: Lane, order: int, now: float) -> None:
         self.add = add
         self.lane = lane
         self.order = order
+        self.open_ended = not (add.estimate.output_is_limit or add.batch.max_output_tokens is not None)
+        """Whether it sets no limit on its output: what to reserve for it is learnt meanwhile."""
         self.estimate = lane.estimate(add)
         self.deadline: float | None = None if add.timeout is None else now + add.timeout
         self.waits_for_circuit = lane.waits_for_circuit if add.wait_for_circuit is None else add.wait_for_circuit
@@ -201,6 +203,8 @@ class Lane:
         if isinstance(key_permit, CircuitRejection):
             self.circuit.breaker.record(permit, _IGNORED, now)
             return Rejected(self.key_circuit, key_permit)
+        if request.open_ended:  # answers since it was asked may have shown how long they are
+            request.estimate = self.estimate(request.add)
         estimate = request.estimate
         grant = self.group.limiter.reserve(1, estimate.input_tokens, estimate.output_tokens, now)
         refusal: Blocked

@@ -215,6 +215,22 @@ def test_an_open_ended_request_reserves_what_answers_have_been_of_late() -> None
     assert levels.tokens.used == 20 * 80 + 80
 
 
+def test_also_where_that_was_learnt_while_it_waited() -> None:
+    rig = Rig(deployment(limits={"tokens_per_minute": 1_500}, serving={"max_concurrent": 20}))
+    for request_id in range(20):
+        rig.submit(request_id, tokens=(5, 5))
+    for request_id in (20, 21, 22):
+        rig.submit(request_id, tokens=(10, 1_024), batch=OPEN_ENDED)
+    assert rig.metrics.in_flight == 20
+    for request_id in range(20):
+        rig.end(request_id, usage=TokenUsage(5, 5))
+    assert [rig.outcome(request_id) for request_id in (20, 21, 22)] == ["-", "-", "-"]
+    assert rig.metrics.in_flight == 3, "one after the other, had each reserved what was believed when it was asked"
+    levels = rig.engine.limiter_snapshot(rig.now)
+    assert levels.tokens is not None
+    assert levels.tokens.used == 20 * 10 + 1_034 + 2 * 15
+
+
 def test_headers_that_leave_less_hold_back_and_headers_that_leave_more_let_go() -> None:
     rig = Rig(deployment(limits={"requests_per_minute": 10}))
     rig.submit(0)
