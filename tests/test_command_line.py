@@ -454,7 +454,7 @@ def test_the_commands_are_listed(capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["--help"]) == 0
     out = capsys.readouterr().out
     listed = {line.split()[0] for line in out.splitlines() if line.startswith("    ") and not line.startswith("     ")}
-    assert listed == {"chat", "demo", "mock-provider"}
+    assert listed == {"chat", "demo", "mock-provider", "simulate"}
 
 
 @pytest.mark.parametrize("arguments", [[], ["nonsense"]])

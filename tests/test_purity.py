@@ -110,9 +110,12 @@ def an_order_that_hangs_on_the_hash_seed() -> object:
 
 # --- Running with the world sealed -------------------------------------------------------------------------------------
 
+SHARED = [name for name, value in vars(random).items() if isinstance(getattr(value, "__self__", None), random.Random)]
+"""All that draws from the generator which everybody shares."""
+
 SEALED: dict[ModuleType, Sequence[str]] = {
     time: ("time", "time_ns", "monotonic", "monotonic_ns", "perf_counter", "perf_counter_ns", "localtime", "sleep"),
-    random: ("SystemRandom", *(name for name, value in vars(random).items() if hasattr(value, "__self__"))),
+    random: ("SystemRandom", *SHARED),
     secrets: ("choice", "randbelow", "randbits", "token_bytes", "token_hex", "token_urlsafe"),
     uuid: ("uuid1", "uuid4", "getnode"),
     os: ("environ", "getenv", "urandom", "open", "stat", "system"),
