@@ -20,5 +20,12 @@ def test_every_block_is_a_file_of_tests_that_pass(tmp_path: Path) -> None:
     assert all("def test_" in block for block in BLOCKS)
 
 
+def test_no_block_knows_more_than_what_is_public() -> None:
+    for block in BLOCKS:
+        assert not re.findall(
+            r"^from ((?:sansio\.\w+|drivers\.\w+)\.[\w.]+|sansio\.(?!simulation\b)\w+) import", block, re.MULTILINE
+        )
+
+
 def test_the_first_has_ten_lines() -> None:
     assert len([line for line in BLOCKS[0].splitlines() if line]) <= 10
