@@ -112,6 +112,26 @@ def test_unjudged(simulated_world):
     assert "InvariantViolated" in printed
 
 
+def test_what_the_judge_found_of_a_drivers_engine_is_no_secret_of_the_test(tmp_path: Path) -> None:
+    printed = pytest_on(
+        tmp_path,
+        """
+import contextlib, pytest
+from simulation_mutants import usage_counted_twice
+from drivers.virtual_time import run
+
+@pytest.mark.parametrize("backend", ["asyncio", "trio"])
+def test_it(simulated_world, monkeypatch, backend):
+    usage_counted_twice(monkeypatch)
+    long = ExecuteBatch(messages=[Message(role="user", content="hello #tokens=8")])
+    with contextlib.suppress(Exception):
+        run(simulated_world(deployment), lambda engine: engine.generate(long), backend=backend)
+""",
+    )
+    assert "2 passed, 2 errors" in printed
+    assert "all attempts used" in printed
+
+
 def test_loading_it_imports_nothing_of_the_project() -> None:
     code = (
         "import sys, drivers.virtual_time.pytest_plugin; print([m for m in sys.modules if m.startswith(('sansio', 'trio'))])"

@@ -10,7 +10,9 @@ from contextlib import suppress
 from typing import Any
 
 import anyio
+import anyio.lowlevel
 import pytest
+from simulation_mutants import usage_counted_twice
 from virtual_worlds import CALM, batch, chat, world_with
 
 import drivers.asyncio_driver
@@ -382,6 +384,8 @@ def test_what_the_judge_finds_is_raised_even_where_it_came_up_in_a_timer(
             if isinstance(event, Tick):
                 raise InvariantViolated(0, "planted")
 
+        def healed(self, *_: object) -> None: ...
+
     monkeypatch.setattr("drivers.virtual_time.place.Judge", Strict)
     world = world_with(Status(503))
 
@@ -404,6 +408,8 @@ def test_what_the_judge_finds_is_raised_once_even_if_main_minds_nothing(
             if isinstance(event, Close if when == "at the end" else AddRequest):
                 raise InvariantViolated(0, "planted")
 
+        def healed(self, *_: object) -> None: ...
+
     monkeypatch.setattr("drivers.virtual_time.place.Judge", Strict)
 
     async def main(engine: Any) -> None:
@@ -413,6 +419,83 @@ def test_what_the_judge_finds_is_raised_once_even_if_main_minds_nothing(
     with pytest.raises(InvariantViolated, match="planted"):
         run(world_with(), main, backend=backend)
     assert not caplog.records
+
+
+def test_the_judge_looks_at_what_is_left_in_the_end(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage_counted_twice(monkeypatch)
+
+    async def main(engine: Any) -> None:
+        await engine.generate(batch("hello #tokens=8"))
+
+    with pytest.raises(InvariantViolated, match="all attempts used") as caught:
+        run(World(chat(), conditions=CALM), main, backend=backend)
+    assert caught.value.number == 21
+
+
+def test_what_main_raises_goes_before_what_is_left_in_the_end(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    usage_counted_twice(monkeypatch)
+
+    async def main(engine: Any) -> None:
+        await engine.generate(batch("hello #tokens=8"))
+        raise LookupError("mine")
+
+    with pytest.raises(LookupError, match="mine"):
+        run(World(chat(), conditions=CALM), main, backend=backend)
+
+
+def test_nothing_is_left_of_a_run_that_was_cut_short(backend: Any) -> None:
+    """By an error, by others of its group, by its own time: the judge minds none of them."""
+    world = world_with(token_delay=1.0)
+
+    async def main(engine: Any) -> None:
+        async def read() -> None:
+            with suppress(EngineClosed):
+                async with engine.stream(batch()) as chunks:
+                    async for _ in chunks:
+                        pass
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(read)
+            await anyio.sleep(0.5)
+            await engine.aclose()
+
+    run(world, main, backend=backend)
+    assert left_open(world) == (0, 0)
+
+
+@pytest.mark.parametrize("then", [None, LookupError])
+def test_what_the_judge_found_and_main_swallowed_is_raised_in_the_end(
+    backend: Any, then: type[Exception] | None, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    class Strict:
+        def __init__(self, *_: object) -> None: ...
+
+        def observed(self, event: Any, *_: Any) -> None:
+            if isinstance(event, AddRequest):
+                raise InvariantViolated(0, "planted")
+
+    monkeypatch.setattr("drivers.virtual_time.place.Judge", Strict)
+    world = world_with()
+    swallowed: list[InvariantViolated] = []
+
+    async def main(engine: Any) -> None:
+        async def one() -> None:
+            await engine.generate(batch())
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one)
+            await anyio.lowlevel.checkpoint()
+            try:
+                world.clock.advance(0.01)
+            except InvariantViolated as violation:
+                swallowed.append(violation)
+            tasks.cancel_scope.cancel()
+        if then is not None:
+            raise then("mine")
+
+    with pytest.raises(InvariantViolated) as caught:
+        run(world, main, backend=backend)
+    assert swallowed == [caught.value]
 
 
 def test_an_unjudged_world_has_unjudged_engines(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:

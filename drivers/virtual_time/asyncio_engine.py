@@ -31,8 +31,10 @@ class RemoteEngine(Driver):
     async def __aexit__(self, *raised: object) -> None:
         try:
             await super().__aexit__(*raised)
-        finally:
-            self._place.check()
+        except BaseException as error:
+            self._place.closed(error)
+            raise
+        self._place.closed(*raised)
 
     def unix_now(self) -> float:
         """The world's wall clock."""

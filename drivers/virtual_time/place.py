@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
+from weakref import WeakKeyDictionary
 
 from sansio import Credential, Effect, Event, InferenceError, RefreshSession, RemoteEngineCore, SessionReport
 from sansio.simulation.judge.judge import Judge
@@ -11,6 +12,15 @@ from sansio.simulation.judge.violation import InvariantViolated
 from sansio.simulation.world.clock import chance
 from sansio.simulation.world.vault import place_of
 from sansio.simulation.world.world import World
+
+_FOUND: WeakKeyDictionary[World, list[InvariantViolated]] = WeakKeyDictionary()
+"""What was found wanting of the drivers' engines of each world, whoever swallowed it since."""
+
+
+def check(world: World) -> None:
+    """Raise the first that the judge found of a driver's engine in ``world``, even if that was raised before."""
+    for violation in _FOUND.get(world, ()):
+        raise violation
 
 
 class Place:
@@ -25,6 +35,7 @@ class Place:
         self._judge: Judge | None = None
         self._places: list[str] = []
         self._violation: InvariantViolated | None = None
+        self._was_raised = False
 
     def unix_now(self) -> float:
         """The world's wall clock."""
@@ -55,11 +66,30 @@ class Place:
             try:
                 self._judge.observed(event, effects, now, unix_now)
             except InvariantViolated as violation:
-                self._judge, self._violation = None, violation
-                self.world.clock.call_later(0.0, self.check)
+                self._remember(violation)
+                self.world.clock.call_later(0.0, self._raise)
 
-    def check(self) -> None:
-        """Raise what the judge has found, if that was not done."""
-        violation, self._violation = self._violation, None
-        if violation is not None:
-            raise violation
+    def closed(self, *raised: object) -> None:
+        """The engine is closed; what ended its block is among ``raised``, if it did not end well. Raises what the judge has
+        found, and what it finds now that everything should be over.
+
+        A block that did not end well may have left anything behind. What the world has raised before has cancelled it, and
+        is not raised twice; but whoever swallowed that and went on is told again.
+        """
+        error = next((each for each in raised if isinstance(each, BaseException)), None)
+        if self._judge is not None and error is None:
+            try:
+                self._judge.healed(self.world.clock.now, self.unix_now())
+            except InvariantViolated as violation:
+                self._remember(violation)
+        if not self._was_raised or error is None or isinstance(error, Exception):
+            self._raise()
+
+    def _remember(self, violation: InvariantViolated) -> None:
+        self._judge, self._violation = None, violation
+        _FOUND.setdefault(self.world, []).append(InvariantViolated(violation.number, violation.about))  # holds no frames
+
+    def _raise(self) -> None:
+        if self._violation is not None:
+            self._was_raised = True
+            raise self._violation

@@ -80,6 +80,9 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def _check(world: World) -> None:
+    from .place import check
+
+    check(world)
     node = world.node
     if node.calls:
         pytest.fail(f"the test left {len(node.calls)} requests or streams open in its simulated world", pytrace=False)
