@@ -36,6 +36,10 @@ class Vault:
         self.handed_out: list[Credential] = []
         """Every credential that ever left, in order."""
 
+    def secrets(self) -> list[str]:
+        """The text of each: what must never be shown."""
+        return [credential.reveal() for credential in self.handed_out]
+
     def store(self, place: str, key: str, lifetime: float | None = None) -> None:
         """From now on this is the key there. lifetime: seconds of wall clock for which what is handed out is good."""
         self._keys[place] = key

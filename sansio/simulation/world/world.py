@@ -105,7 +105,7 @@ class World:
             self.node = self._request_node()
         self.judge: Judge | None = None
         if judged:
-            self.judge = Judge(self.node.core, lambda: [credential.reveal() for credential in self.vault.handed_out])
+            self.judge = Judge(self.node.core, self.vault.secrets)
             self.node.core.observers = (self.judge,)
             self.node.watchers = (self.judge,)
 
