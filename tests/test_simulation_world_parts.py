@@ -49,6 +49,15 @@ class Diary:
         return lambda: self.entries.append((self.clock.now, what))
 
 
+@pytest.mark.parametrize("seconds", [-3.0, -1e-9, -math.inf, math.nan])
+def test_time_does_not_turn_back(seconds: float) -> None:
+    clock = VirtualClock()
+    with pytest.raises(ValueError, match=r"^seconds: "):
+        clock.advance(seconds)
+    assert clock.now == 0.0
+    clock.advance(0)
+
+
 def test_what_is_due_happens_at_its_time_in_order_and_at_the_same_instant_as_it_was_scheduled() -> None:
     clock = VirtualClock()
     diary = Diary(clock)
@@ -419,6 +428,16 @@ def test_a_key_comes_after_a_while_as_it_is_then() -> None:
     assert isinstance(credential, Credential)
     assert (credential.reveal(), credential.expires_at_unix) == ("sk-new", None)
     assert desk.vault.handed_out == [credential]
+
+
+def test_what_it_has_given_out_is_secret() -> None:
+    desk = Desk()
+    assert desk.vault.secrets() == []
+    for key in ("sk-one", "sk-two"):
+        desk.vault.store("one", key)
+        desk.fetch()
+        desk.clock.advance(10.0)
+    assert desk.vault.secrets() == ["sk-one", "sk-two"]
 
 
 def test_how_long_it_takes_differs() -> None:

@@ -113,6 +113,8 @@ class VirtualClock:
 
     def advance(self, seconds: float) -> None:
         """Let everything happen that is due within the next ``seconds``."""
+        if not seconds >= 0.0:
+            raise ValueError(f"seconds: {seconds!r} would turn time back; give seconds from 0 up")
         self.advance_to(self.now + seconds)
 
 
