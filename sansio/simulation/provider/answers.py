@@ -113,6 +113,9 @@ def compose(ask: Ask, default_output_tokens: int, answers: Answers | None = None
     if answers is not None:
         text = answers(ask) if callable(answers) else answers.get(ask.prompt)
     if text is not None:
+        if not isinstance(text, str):
+            asked = prompt_id(ask.prompt)
+            raise ValueError(f"answers: {asked!r} is answered with {text!r}; give a str, or None for the text made from it")
         return Answer((_scripted(ask, text),) * ask.choices, ask.input_tokens)
     return Answer(tuple(_choice(ask, default_output_tokens, index) for index in range(ask.choices)), ask.input_tokens)
 
