@@ -12,7 +12,8 @@ from typing import Any, TypeVar
 import pytest
 from virtual_worlds import world_with
 
-from drivers.virtual_time import event_loop
+from drivers.virtual_time import client_of, engine_of, event_loop
+from drivers.virtual_time import run as run_with_engine
 from drivers.virtual_time.asyncio_loop import VirtualEventLoop
 from sansio.simulation.world.world import World
 
@@ -242,3 +243,20 @@ def test_nothing_to_come_while_cleaning_up_is_said_too(world: World, monkeypatch
 
     with pytest.raises(RuntimeError, match="nothing is going to happen"):
         run(world, main)
+
+
+# ---- backends ---------------------------------------------------------------------------------------------------------
+
+
+def test_another_backend_than_the_two_is_refused(world: World) -> None:
+    async def main(engine: Any) -> None:
+        raise AssertionError("run")
+
+    unknown: Any = "curio"
+    for wrong in (
+        lambda: run_with_engine(world, main, backend=unknown),
+        lambda: engine_of(world, unknown),
+        lambda: client_of(world, unknown),
+    ):
+        with pytest.raises(ValueError, match="backend: 'curio' is none of them; take 'asyncio' or 'trio'"):
+            wrong()

@@ -4,13 +4,17 @@ from __future__ import annotations
 
 import asyncio
 from collections.abc import Awaitable, Callable
-from typing import Any, Literal, TypeAlias, TypeVar, assert_never
+from typing import TYPE_CHECKING, Any, Literal, TypeAlias, TypeVar, overload
 
 from sansio import Notice
 from sansio.simulation.world.world import GIVE_UP_AFTER, World
 
 from .asyncio_loop import event_loop
 from .line import Client
+
+if TYPE_CHECKING:
+    from .asyncio_engine import RemoteEngine as OfAsyncio
+    from .trio_engine import RemoteEngine as OfTrio
 
 Result = TypeVar("Result")
 
@@ -52,30 +56,60 @@ def run_trio(
     return run_trio(world, main, *args, give_up_after=give_up_after)
 
 
+@overload
+def engine_of(
+    world: World,
+    backend: Literal["asyncio"] = "asyncio",
+    *,
+    on_notice: Callable[[Notice], None] | None = None,
+    name: str = "driver",
+) -> OfAsyncio: ...
+
+
+@overload
+def engine_of(
+    world: World, backend: Literal["trio"], *, on_notice: Callable[[Notice], None] | None = None, name: str = "driver"
+) -> OfTrio: ...
+
+
+@overload
+def engine_of(
+    world: World, backend: Backend, *, on_notice: Callable[[Notice], None] | None = None, name: str = "driver"
+) -> OfAsyncio | OfTrio: ...
+
+
 def engine_of(
     world: World, backend: Backend = "asyncio", *, on_notice: Callable[[Notice], None] | None = None, name: str = "driver"
-) -> Any:
-    """A driver's engine in ``world``, not entered yet. name: tells its chances from those of another engine there."""
+) -> OfAsyncio | OfTrio:
+    """A driver's engine in ``world``, not entered yet. name: tells its chances from those of another engine there.
+
+    Raises `ValueError` for another backend than ``"asyncio"`` and ``"trio"``.
+    """
     match backend:
         case "asyncio":
-            from .asyncio_engine import RemoteEngine
+            from .asyncio_engine import RemoteEngine as OfAsyncio
 
-            return RemoteEngine(world, on_notice=on_notice, name=name)
+            return OfAsyncio(world, on_notice=on_notice, name=name)
         case "trio":
             from .trio_engine import RemoteEngine as OfTrio
 
             return OfTrio(world, on_notice=on_notice, name=name)
         case _:
-            assert_never(backend)
+            raise _unknown(backend)
 
 
 def client_of(world: World, backend: Backend = "asyncio") -> Client:
-    """The world's network, as the ``client=`` of an engine that you make yourself."""
+    """The world's network, as the ``client=`` of an engine that you make yourself. Its key is its own: give the world a
+    ``provider=`` that takes it. Raises `ValueError` as `engine_of` does."""
     match backend:
         case "asyncio":
             from .asyncio_engine import client_of
         case "trio":
             from .trio_engine import client_of
         case _:
-            assert_never(backend)
+            raise _unknown(backend)
     return client_of(world)
+
+
+def _unknown(backend: object) -> ValueError:
+    return ValueError(f"backend: {backend!r} is none of them; take 'asyncio' or 'trio'")
