@@ -18,13 +18,14 @@ from typing import Any
 import pytest
 
 from sansio import circuits, queue, session, sse
-from sansio.batch import TokenUsage
+from sansio.batch import TokenEstimate, TokenUsage
+from sansio.budget import OutputPercentile
 from sansio.circuit_breaker import CircuitBreaker, CircuitPermit, CircuitState, Outcome
 from sansio.engine import RemoteEngineCore
 from sansio.errors import StreamInterrupted
 from sansio.events import Cancel, Complete, HeadReceived
 from sansio.exchange import Exchange
-from sansio.lane import Lease, Request
+from sansio.lane import Lane, Lease, Request
 from sansio.rate_limit import Permit, RateLimiter
 from sansio.registry import Registry
 from sansio.retry import Attempt, RetryBudget, RetryEngine
@@ -348,6 +349,19 @@ def pieces_run_together(patch: Patch) -> None:
     patch.setattr(sse.SseDecoder, "feed", wrong)
 
 
+def output_not_reserved(patch: Patch) -> None:
+    patch.setattr(Lane, "estimate", lambda self, add: TokenEstimate(add.estimate.input_tokens, 0))
+
+
+def middling_output_reserved(patch: Patch) -> None:
+    """Of what answers have used of late the median is reserved."""
+
+    def wrong(self: OutputPercentile) -> int:
+        return self._sorted[len(self._sorted) // 2] if len(self._sorted) >= self._warm_up else self._default
+
+    patch.setattr(OutputPercentile, "value", wrong)
+
+
 DESIGNED: dict[str, Mutant] = {
     "replay_after_commit": Mutant(replay_after_commit, 2, 14),
     "permit_never_taken": Mutant(permit_never_taken, 0, 8),
@@ -382,6 +396,8 @@ OURS: dict[str, Mutant] = {
     "fails_open": Mutant(fails_open, 1, 15),
     "waiting_out_forgotten": Mutant(waiting_out_forgotten, 1, 15),
     "pieces_run_together": Mutant(pieces_run_together, 0, 4),
+    "output_not_reserved": Mutant(output_not_reserved, 0, 8),
+    "middling_output_reserved": Mutant(middling_output_reserved, 1, 8),
 }
 
 MUTANTS = DESIGNED | OURS

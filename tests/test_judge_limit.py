@@ -6,14 +6,15 @@ import math
 from typing import Any
 
 import pytest
-from engine_harness import deployment
+from engine_harness import OPEN_ENDED, deployment
 from judge_models_rig import JudgedRig, breaks, judged_walk
 
 from sansio import errors
-from sansio.batch import TokenUsage
+from sansio.batch import TokenEstimate, TokenUsage
+from sansio.budget import OutputPercentile
 from sansio.engine import RemoteEngineCore
-from sansio.events import AttemptEnded
-from sansio.lane import Lease
+from sansio.events import AddRequest, AttemptEnded
+from sansio.lane import Lane, Lease
 from sansio.rate_limit import RateLimiter, Wait
 from sansio.secret import Credential
 from sansio.simulation.judge.limit_model import LimitModel
@@ -460,6 +461,75 @@ def test_a_rate_that_never_recovers(monkeypatch: Patch) -> None:
     world.now += 2.0
     with breaks(9, "request 4 waits, and lacks nothing"):
         world.tick()
+
+
+def test_a_request_that_reserves_less_than_its_own_limit(monkeypatch: Patch) -> None:
+    monkeypatch.setattr(Lane, "estimate", lambda self, add: TokenEstimate(add.estimate.input_tokens, 0))
+    with breaks(8, "limiter 0 counts 10, where its window holds 20"):
+        rig().submit(1)
+    with breaks(8, "limiter 0 counts 10, where its window holds 20"):
+        rig().tell(AddRequest(1, "chat", OPEN_ENDED, TokenEstimate(10, 10, output_is_limit=True)))
+
+
+@pytest.mark.parametrize(("reserved", "number"), [(29, 8), (30, 0), (31, 10)])
+def test_a_request_without_a_limit_reserves_what_nearly_all_answers_have_used(
+    monkeypatch: Patch, reserved: int, number: int
+) -> None:
+    world = JudgedRig(LimitModel, deployment(limits={"tokens_per_minute": 100_000}))
+    for request_id in range(1, 21):
+        run(world, request_id, usage=TokenUsage(10, 31 if request_id == 7 else 30))
+    monkeypatch.setattr(OutputPercentile, "value", lambda self: reserved)
+    if number == 0:
+        world.submit(21, batch=OPEN_ENDED)
+        return
+    with breaks(number, f"limiter 0 counts {811 + reserved}"):
+        world.submit(21, batch=OPEN_ENDED)
+
+
+def test_the_first_answers_tell_nothing_about_long_ones(monkeypatch: Patch) -> None:
+    world = JudgedRig(LimitModel, deployment(limits={"tokens_per_minute": 100_000}))
+    for request_id in range(1, 20):
+        run(world, request_id, usage=TokenUsage(10, 30))
+    monkeypatch.setattr(OutputPercentile, "value", lambda self: 30)
+    with breaks(8, "limiter 0 counts 800, where its window holds 1794"):
+        world.submit(20, batch=OPEN_ENDED)
+
+
+def test_what_nearly_all_answers_have_used_is_of_the_last_ones(monkeypatch: Patch) -> None:
+    """Longer ones are forgotten after 512 others; and one answer longer than 1024 counts at once."""
+    world = JudgedRig(LimitModel, deployment(limits={"tokens_per_minute": 10_000_000}))
+    run(world, 1, usage=TokenUsage(10, 3000))
+    world.submit(2, batch=OPEN_ENDED)
+    level = world.engine.limiter_snapshot(world.now).tokens
+    assert level is not None and level.used == 3010 + 3010
+    world.end(2, usage=TokenUsage(10, 3000))
+    for request_id in range(3, 530):
+        run(world, request_id, usage=TokenUsage(10, 30))
+    monkeypatch.setattr(OutputPercentile, "value", lambda self: 3000)
+    with breaks(10, "limiter 0 counts "):
+        world.submit(530, batch=OPEN_ENDED)
+
+
+@pytest.mark.parametrize(
+    ("limits", "output"),
+    [
+        ({"tokens_per_minute": 500}, 490),
+        ({"output_tokens_per_minute": 400}, 400),
+        ({"tokens_per_minute": 300, "output_tokens_per_minute": 400}, 290),
+        ({"tokens_per_minute": 10}, 0),
+    ],
+)
+def test_never_more_is_reserved_than_the_limiter_could_grant(
+    monkeypatch: Patch, limits: dict[str, int], output: int
+) -> None:
+    world = JudgedRig(LimitModel, deployment(limits=limits))
+    world.submit(1, batch=OPEN_ENDED)
+    lease = world.core.registry.requests[1].lease
+    assert lease is not None and lease.grant.output_tokens == output
+    monkeypatch.setattr(OutputPercentile, "value", lambda self: 200)
+    if output > 200:
+        with breaks(8, "limiter 0 counts 2"):
+            JudgedRig(LimitModel, deployment(limits=limits)).submit(1, batch=OPEN_ENDED)
 
 
 def test_something_still_in_flight_at_the_end() -> None:

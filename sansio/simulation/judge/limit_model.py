@@ -1,7 +1,10 @@
-"""Limits: what is charged to each limiter, what runs under it, and whether anybody waits for it in vain.
+"""Invariants 8, 9, 10, 12, 17 and 24, of limits: what is charged to each limiter, what runs under it, and whether anybody
+waits for it in vain.
 
-Each start is charged its estimate, each end puts what was really used in its place, and what was not sent is given back. The
-limiter's own levels have to lie between what the window holds and what it may hold on to a little longer.
+Each start is charged what its request has to reserve (`naive_estimate.py`), each end puts what was really used in its place,
+and what was not sent is given back. The limiter's own levels have to lie between what the window holds and what it may hold
+on to a little longer. Whether somebody waits in vain (9) is the one question for which engine and limiter are asked as well:
+who is first in a queue, how many slots there are, and whether there is room by what the limiter counts.
 """
 
 from __future__ import annotations
@@ -26,6 +29,7 @@ from ...events import (
 )
 from ...lane import Group, Lane, Request
 from ...secret import Credential
+from .naive_estimate import NaiveEstimate
 from .naive_ledger import NaiveCharge, NaiveLedger
 from .observed_core import ObservedCore
 from .root_error import root_of
@@ -62,13 +66,14 @@ _Attempt: TypeAlias = tuple[StartAttempt, Lane, _Group, NaiveCharge]
 
 
 class LimitModel:
-    """Holds the limiters of ``core`` to invariants 8, 9, 10 and 24, and to the pause that a 429 orders (12).
+    """Holds the limiters of ``core`` to invariants 8, 9, 10, 17 and 24, and to the pause that a 429 orders (12).
 
     It puts limiters of its own in the engine's place. Raises `ValueError` if that has been told a fact already.
     """
 
     __slots__ = (
-        "_closed", "_lives", "_models", "_now", "_registry", "_running", "_slots", "_touched", "_unix_latest", "_unreported",
+        "_closed", "_estimates", "_lives", "_models", "_now", "_registry", "_running", "_slots", "_touched", "_unix_latest",
+        "_unreported",
     )  # fmt: skip
 
     def __init__(self, core: ObservedCore) -> None:
@@ -76,6 +81,8 @@ class LimitModel:
             raise ValueError(f"core: has been told {core.facts} facts already, and must be judged from its first")
         self._registry = core.registry
         self._models = [_Group(group, _watched(group)) for group in core.roster.groups]
+        self._estimates = [NaiveEstimate(lane.group.limiter.limits) for lane in core.roster.lanes.values()]
+        """What a request of each lane has to reserve."""
         self._running: dict[int, _Attempt] = {}
         self._unreported: dict[tuple[int, int], _Attempt] = {}
         """What was called off after it was sent: its usage may still come."""
@@ -131,7 +138,9 @@ class LimitModel:
             model.ledger.settle(charge, event.usage)
         else:
             model.ledger.give_back(charge)
-        if event.error is not None and isinstance(root := root_of(event.error), RateLimited):
+        if event.error is None and event.usage is not None:
+            self._estimates[lane.index].answered(event.usage.output_tokens)
+        elif event.error is not None and isinstance(root := root_of(event.error), RateLimited):
             self._throttled(lane, model, root)
 
     def _late_usage(self, event: AttemptEnded) -> None:
@@ -180,7 +189,7 @@ class LimitModel:
         model = self._models[lane.group.index]
         ledger = model.ledger
         ledger.let_pass(now)
-        charge = ledger.charge(now, request.estimate.input_tokens, request.estimate.output_tokens)
+        charge = ledger.charge(now, *self._estimates[lane.index].of(request.add))
         run = self._running[start.request_id] = (start, lane, model, charge)
         self._touched.append(run)
         model.running += 1
@@ -254,7 +263,7 @@ class LimitModel:
             assert isinstance(request, Request)
             if best is None or (-request.add.priority, request.order) < (-best.add.priority, best.order):
                 best = request
-        if best is not None and model.limiter.has_room(best.estimate.input_tokens, best.estimate.output_tokens, now):
+        if best is not None and model.limiter.has_room(*self._estimates[best.lane.index].of(best.add), now):
             raise InvariantViolated(9, f"request {best.add.request_id} waits, and lacks nothing")
 
     def _is_free(self, lane: Lane) -> bool:
