@@ -28,6 +28,7 @@ from sansio.simulation import ProviderLimits, Status
 from sansio.simulation.judge.judge import Judge
 from sansio.simulation.judge.violation import InvariantViolated
 from sansio.simulation.scenarios import run as runner
+from sansio.simulation.scenarios.failure import Violation
 from sansio.simulation.scenarios.run import advance, run
 from sansio.simulation.world.clock import VirtualClock
 from sansio.simulation.world.node import Call, Node
@@ -169,6 +170,26 @@ def test_the_provider_s_own_limit_is_told_apart() -> None:
     assert apart.throttled_by_limit == report.throttled_by_limit, "of all models together"
     told = run(make_plan(Faults(0, 0.0, 30.0, HOST, ((Status(429), 0.5),))))
     assert told.throttled > 0 and told.throttled_by_limit == 0
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_a_promise_never_to_be_throttled_is_held_to(level: Level) -> None:
+    lower = make_plan(limits=ProviderLimits(20, 5_000), level=level)
+    assert run(lower).violation is None, "nothing was promised"
+    report = run(replace(lower, throttle_free=True))
+    assert report.violation == Violation(
+        8, "chat.test had to refuse 1 requests for gpt-4o by its own limit, and ours is as strict"
+    )
+    assert report.throttled == report.throttled_by_limit == 1, "found when it happens"
+    assert run(make_plan(OUTAGE, level=level, throttle_free=True)).violation is None
+
+
+def test_a_refusal_that_nobody_waited_for_is_found_at_the_end() -> None:
+    callers = (CallerPlan(0, 1.0, "chat", "q0"), CallerPlan(1, 1.2, "chat", "q1", leaves_after=0.06))
+    plan = replace(make_plan(limits=ProviderLimits(1), throttle_free=True), callers=callers)
+    report = run(plan)
+    assert report.violation is not None and report.violation.number == 8
+    assert report.throttled == 0 and report.seconds >= 30.0
 
 
 def test_where_there_is_no_limit_none_is_used() -> None:

@@ -14,10 +14,11 @@ from ...events import Effect, Event, Notice
 from ...trace import trace_line
 from ..world.clock import VirtualClock
 from ..world.node import Call
-from ..world.plan import Plan, host_of
+from ..world.plan import Plan
 from ..world.world import World
 from .failure import Violation
 from .report import Report, header, percentile, replay_command
+from .throttling import limiters
 from .timeline import Timeline
 
 _LAST_EVENTS: Final = 40
@@ -119,11 +120,7 @@ class Recorder:
     def _provider_limits(self) -> tuple[int, float | None]:
         """How often the providers' own limiters refused, and the most that one of their windows held of its limit."""
         refused, used = 0, None
-        for host, model in sorted({(host_of(each), each.model) for each in self._plan.deployments}):
-            limiter = self._world.providers[host].limiter(model)
-            limits = self._world.hosts[host].limits
-            if limiter is None or limits is None:
-                continue
+        for _, _, limiter, limits in limiters(self._plan, self._world):
             refused += limiter.refused
             for peak, limit in (
                 (limiter.peak_requests, limits.requests_per_minute),

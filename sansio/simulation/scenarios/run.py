@@ -22,6 +22,7 @@ from .healing import BEAT, SLOWING
 from .labels import name_of
 from .recorder import Digest, Recorder
 from .report import Report
+from .throttling import NeverThrottled
 from .timeline import TimelineRecorder
 
 MOST_STEPS: Final = 50_000
@@ -48,14 +49,19 @@ def run(plan: Plan, *, digest: bool = False, timeline: bool = False) -> Report:
     recorder = Recorder(plan, world)
     digester = Digest(world.clock) if digest else None
     over_time = TimelineRecorder(plan, core, world.clock) if timeline else None
+    promise = NeverThrottled(plan, world) if plan.throttle_free else None
     ours = [each for each in (recorder, digester, over_time) if each is not None]
     core.observers = (*ours, *core.observers)  # before the judge: they hear of the step that it objects to
+    if promise is not None:
+        core.observers = (*core.observers, promise)
     world.node.watchers = (recorder, *world.node.watchers)
     violation: Violation | None = None
     run_of_plan = _Run(plan, world, recorder)
     try:
         run_of_plan.safety()
         run_of_plan.liveness()
+        if promise is not None:
+            promise.check()
     except Exception as error:  # whatever it is: nothing may crash
         violation = violation_of(error, [credential.reveal() for credential in world.vault.handed_out])
     return recorder.report(

@@ -1,9 +1,15 @@
-"""When a provider never has to refuse anybody by its own limiter: what `Plan.throttle_free` promises."""
+"""When a provider never refuses anybody by its own limiter: what `Plan.throttle_free` promises, and whether it is kept."""
 
 from __future__ import annotations
 
+from collections.abc import Iterator, Sequence
+
 from ...deployment import Deployment
+from ...events import AttemptEnded, Effect, Event
+from ..judge.violation import InvariantViolated
+from ..provider.provider_limiter import ProviderLimiter, ProviderLimits
 from ..world.plan import BadNetwork, ClockJump, HostPlan, Plan, host_of
+from ..world.world import World
 from .sites import delivery_seconds
 
 
@@ -51,3 +57,31 @@ def _as_strict(plan: Plan, deployment: Deployment, host: HostPlan) -> bool:
         and ours.delivery_guard >= delivery_seconds(plan.conditions)
         and all(their is None or (our is not None and our <= their) for our, their in pairs)
     )
+
+
+def limiters(plan: Plan, world: World) -> Iterator[tuple[str, str, ProviderLimiter, ProviderLimits]]:
+    """Each limiter of a provider, with its host, its model and what it allows."""
+    for host, model in sorted({(host_of(each), each.model) for each in plan.deployments}):
+        limiter, limits = world.providers[host].limiter(model), world.hosts[host].limits
+        if limiter is not None and limits is not None:
+            yield host, model, limiter, limits
+
+
+class NeverThrottled:
+    """Holds a world to the promise that nobody meets a provider's own limiter (8): as soon as an attempt has failed after
+    that, and at the end."""
+
+    def __init__(self, plan: Plan, world: World) -> None:
+        self._limiters = list(limiters(plan, world))
+
+    def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
+        """One step of the engine. Raises `InvariantViolated`."""
+        if isinstance(event, AttemptEnded) and event.error is not None:
+            self.check()
+
+    def check(self) -> None:
+        """Raises `InvariantViolated` if anybody was refused."""
+        for host, model, limiter, _ in self._limiters:
+            if limiter.refused:
+                about = f"{host} had to refuse {limiter.refused} requests for {model} by its own limit"
+                raise InvariantViolated(8, f"{about}, and ours is as strict")
