@@ -104,6 +104,24 @@ def test_another_violation_is_another_matter(monkeypatch: pytest.MonkeyPatch) ->
     assert report.violation is not None and report.violation.number == 8
 
 
+@pytest.mark.parametrize(
+    "other",
+    ["KeyError: 7\n  in a.py, f\n  in b.py, g", "TypeError: 7\n  in b.py, g\n  in c.py, h", "KeyError\n  in c.py, k"],
+)
+def test_another_crash_is_another_matter(other: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    """Two crashes are the same one if the same is raised at the same place, whatever it says and whoever called."""
+
+    def crashing(plan: Plan) -> Report:
+        came = {each.number for each in plan.callers}
+        same = f"KeyError: {len(came)}\n  in {min(came, default=0)}.py, f\n  in c.py, h"
+        return replace(CALM, seconds=99.0, violation=Violation(0, same if {7, 30} <= came else other))
+
+    monkeypatch.setattr(shrinking, "run", crashing)
+    small, report = shrink(PLAN, crashing(PLAN))
+    assert kept(small) == ([7, 30], [])
+    assert report.violation == Violation(0, "KeyError: 2\n  in 7.py, f\n  in c.py, h")
+
+
 def test_it_ends_when_the_runs_are_used_up(monkeypatch: pytest.MonkeyPatch) -> None:
     pretence = pretend(monkeypatch, lambda came, wrong: 8 if {7, 30} <= came else None)
     first = pretence.run(PLAN)

@@ -25,6 +25,14 @@ class Violation:
     number: int
     text: str
 
+    def same_as(self, other: Violation) -> bool:
+        """Whether the same thing went wrong: the same invariant or, of two crashes, the same exception at the same place."""
+        return self.number == other.number and (self.number != 0 or self._crash() == other._crash())
+
+    def _crash(self) -> tuple[str, str]:
+        """The exception and the innermost call, without the message, which may be about one request."""
+        return self.text.partition("\n")[0].partition(":")[0], self.text.rpartition("\n")[2]
+
 
 def violation_of(error: Exception, secrets: Sequence[str]) -> Violation:
     """What this exception says, without ``secrets``. One that is no `InvariantViolated` is a crash."""

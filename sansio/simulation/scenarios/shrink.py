@@ -1,4 +1,4 @@
-"""A failing run made small: as few callers and disturbances as still break the same invariant.
+"""A failing run made small: as few callers and disturbances as still break the same invariant, or crash in the same way.
 
 By delta debugging (Zeller and Hildebrandt, "Simplifying and isolating failure-inducing input", 2002): halves are left out
 first, then ever smaller parts, until nothing can be left out any more or the runs are used up. Nothing is left to chance,
@@ -15,7 +15,7 @@ from .run import run
 
 
 def shrink(plan: Plan, report: Report, *, runs: int = 300) -> tuple[Plan, Report]:
-    """The smallest plan found that still violates the same invariant, and its report. ``runs``: how many may be tried.
+    """The smallest plan found in which still the same goes wrong, and its report. ``runs``: how many may be tried.
 
     Raises `ValueError` for a report of a run in which everything held.
     """
@@ -65,7 +65,7 @@ class _Search:
         self._runs -= 1
         report = run(smaller)
         assert self.report.violation is not None
-        if report.violation is None or report.violation.number != self.report.violation.number:
+        if report.violation is None or not report.violation.same_as(self.report.violation):
             return False
         self.plan, self.report = smaller, report
         return True
