@@ -75,7 +75,7 @@ attempts     180; retries: server_error 40, network_error 10, timeout 10
 circuits     closed->open 2
 credentials  4 refreshes
 streams      3 broken
-peaks        32 in flight, 88 queued, 97.2% of the limit
+peaks        32 in flight, 88 queued, 97.2% of the provider's limit
 latency      p50 0.412 s, p95 3.200 s
 recovery     12.300 s after the last disturbance
 cost         $0.012300"""
@@ -111,7 +111,7 @@ def test_a_run_in_which_something_did_not() -> None:
     for line in (
         "failures     none",
         "credentials  4 refreshes, 2 failed",
-        "peaks        32 in flight, 88 queued, no limit",
+        "peaks        32 in flight, 88 queued, the provider has no limit",
         "latency      p50 -, p95 -",
         "recovery     - after the last disturbance",
         "cost         $0.012300, 5 attempts of unknown cost",

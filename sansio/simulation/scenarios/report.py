@@ -26,9 +26,10 @@ class Report:
     callers, disturbances: the numbers of those that took part, ``None`` where all of the plan's did. violation: ``None`` if
     everything held. seconds: how long it went on. facts: what the engine was told. follow_ups: those of ``submitted`` that
     were sent after the faults, to see everything recover. failures: failed and rejected requests by kind. throttled: 429s
-    seen; by_limit: those by the provider's own limiter. limit_used: the most that a window of the provider ever held, of
-    what it may; ``None`` without a limit. latency_p50, latency_p95: of the answers that the plan's callers got. recovery:
-    from the end of the last disturbance until all who had asked by then were done and every circuit was closed.
+    seen; throttled_by_limit: those that the provider's own limiter gave, seen or not. limit_used: the most that a window of
+    the provider ever held, of what it may; ``None`` where it has no limit. latency_p50, latency_p95: of the answers that the
+    plan's callers got. recovery: from the end of the last disturbance until all who had asked by then were done and every
+    circuit was closed.
     """
 
     header: str
@@ -117,7 +118,7 @@ class Report:
         return f"{self.submitted}: {ended} ({self.follow_ups} of them after the faults)"
 
     def _limit(self) -> str:
-        return "no limit" if self.limit_used is None else f"{self.limit_used:.1%} of the limit"
+        return "the provider has no limit" if self.limit_used is None else f"{self.limit_used:.1%} of the provider's limit"
 
 
 def header(plan: Plan) -> str:
