@@ -62,7 +62,7 @@ def describe(fact: Event | Effect) -> str:
         case StartAttempt():
             return f"StartAttempt(#{fact.request_id}/{fact.attempt}{' fresh' if fact.fresh else ''})"
         case AbortAttempt():
-            return f"AbortAttempt(#{fact.request_id}/{fact.attempt} {_outcome(fact.error)})"
+            return f"AbortAttempt(#{fact.request_id}/{fact.attempt} {'left' if fact.error is None else fact.error.kind})"
         case Complete():
             return f"Complete(#{fact.request_id} {_outcome(fact.error)})"
         case RefreshSession():

@@ -61,6 +61,7 @@ LINES: list[tuple[Event | Effect, str]] = [
     (StartAttempt(1, 2, EXCHANGE), "StartAttempt(#1/2)"),
     (StartAttempt(1, 2, EXCHANGE, fresh=True), "StartAttempt(#1/2 fresh)"),
     (AbortAttempt(1, 2, NetworkError()), "AbortAttempt(#1/2 network_error)"),
+    (AbortAttempt(1, 2, None), "AbortAttempt(#1/2 left)"),
     (Complete(1, None), "Complete(#1 ok)"),
     (RefreshSession(0, 1, SessionRebuildCause.EXPIRY, Secret.inline(KEY)), "RefreshSession(expiry)"),
     (Notice("throttled", "chat", 1.0, 2.0, None, {"retry_after": 0.5}), "[throttled retry_after=0.500]"),
