@@ -181,7 +181,7 @@ def test_more_retries_than_the_policy_allows(monkeypatch: pytest.MonkeyPatch) ->
     rig.end(1, ServerError(503))
     rig.tick_at_deadline()
     rig.end(1, NetworkError(), stale=True)
-    with violates(11, "request 1 of 'chat' is retried for the 2. time, max_retries is 1"):
+    with violates(11, "request 1 of 'chat' is to be retried (retry number 2), max_retries is 1"):
         rig.end(1, ServerError(503))
 
 

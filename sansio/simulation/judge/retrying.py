@@ -107,7 +107,7 @@ def _check_count(asked: Asked) -> None:
     """One more retry, beside what a refreshed credential and a lost connection allow."""
     retries = asked.attempts - asked.refreshed - asked.resent
     if retries > asked.lane.retry.max_retries:
-        about = f"{asked} is retried for the {retries}. time, max_retries is {asked.lane.retry.max_retries}"
+        about = f"{asked} is to be retried (retry number {retries}), max_retries is {asked.lane.retry.max_retries}"
         raise InvariantViolated(11, about)
 
 
