@@ -6,12 +6,15 @@ import asyncio
 import os
 import subprocess
 import sys
+import threading
+import time
 from contextlib import suppress
 from typing import Any
 
 import anyio
 import anyio.lowlevel
 import pytest
+import trio
 from simulation_mutants import usage_counted_twice
 from virtual_worlds import CALM, batch, chat, world_with
 
@@ -332,6 +335,122 @@ def test_what_main_raises_is_raised(backend: Any) -> None:
 
     with pytest.raises(LookupError, match="mine"):
         run(world_with(), main, backend=backend)
+
+
+def test_who_asks_again_and_again_is_answered(backend: Any) -> None:
+    world = world_with(Status(503), first_byte_delay=2.0)
+    texts: list[str] = []
+    looks = 0
+
+    async def main(engine: Any) -> None:
+        nonlocal looks
+
+        async def one() -> None:
+            texts.append((await engine.generate(batch())).text)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(one)
+            while not texts:
+                await anyio.lowlevel.checkpoint()
+                looks += 1
+
+    run(world, main, backend=backend)
+    assert texts == ["Hi there"]
+    assert 4.0 < world.clock.now < 8.0
+    assert 10_000 < looks < 20_000
+
+
+def test_who_asks_again_and_again_is_timed_out(backend: Any) -> None:
+    world = world_with()
+
+    async def main(engine: Any) -> None:
+        world.clock.call_at(20.0, lambda: None)
+        with anyio.move_on_after(12.5):
+            while True:
+                await anyio.lowlevel.checkpoint()
+
+    run(world, main, backend=backend)
+    assert world.clock.now == 12.5
+
+
+def test_much_to_do_takes_no_virtual_time(backend: Any) -> None:
+    world = world_with()
+
+    async def main(engine: Any) -> None:
+        for _ in range(2):
+            for _ in range(9_000):
+                await anyio.lowlevel.checkpoint()
+            began = world.clock.now
+            await anyio.sleep(1.0)
+            assert world.clock.now == began + 1.0
+
+    run(world, main, backend=backend)
+    assert world.clock.now == 2.0
+
+
+def test_who_moves_the_world_while_asking_again_and_again_is_left_to_it(backend: Any) -> None:
+    world = world_with(token_delay=1.0)
+
+    async def main(engine: Any) -> None:
+        world.clock.call_at(500.0, lambda: None)
+        for _ in range(11_000):
+            world.clock.advance(0.01)
+            await anyio.lowlevel.checkpoint()
+        assert world.clock.now == pytest.approx(110.0)
+
+    run(world, main, backend=backend)
+
+
+@pytest.mark.parametrize("until", ["never", "too late"])
+def test_who_asks_again_and_again_in_vain_is_told(backend: Any, until: str) -> None:
+    world = world_with()
+    ended: list[str] = []
+
+    async def main(engine: Any) -> None:
+        if until == "too late":
+            world.clock.call_at(2_000.0, lambda: None)
+        try:
+            while True:
+                await anyio.lowlevel.checkpoint()
+        finally:
+            with anyio.CancelScope(shield=True):
+                for _ in range(1_000):
+                    await anyio.lowlevel.checkpoint()
+            ended.append("cleaned up")
+
+    with pytest.raises(RuntimeError, match="again and again"):
+        run(world, main, backend=backend, give_up_after=1_000.0)
+    assert ended == ["cleaned up"]
+
+
+def test_a_thread_may_be_asked_again_and_again(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:
+    """One of the backend's own, which stops the world, and one that nobody knows of, when there is nothing else."""
+    monkeypatch.setattr("drivers.virtual_time.asyncio_loop.PATIENCE", 2.0)
+    monkeypatch.setattr("drivers.virtual_time.trio_clock.PATIENCE", 2.0)
+    world = world_with()
+
+    async def main(engine: Any) -> list[float]:
+        world.clock.call_at(5.0, lambda: None)
+        done: list[float] = []
+
+        async def wait() -> None:
+            sleep = trio.to_thread.run_sync if backend == "trio" else asyncio.to_thread
+            await sleep(time.sleep, 1.0)
+            done.append(world.clock.now)
+
+        async with anyio.create_task_group() as tasks:
+            tasks.start_soon(wait)
+            while not done:
+                await anyio.lowlevel.checkpoint()
+        await anyio.sleep(10.0)
+        thread = threading.Timer(1.0, lambda: done.append(world.clock.now))
+        thread.start()
+        while len(done) < 2:
+            await anyio.lowlevel.checkpoint()
+        thread.join()
+        return done
+
+    assert run(world, main, backend=backend) == [0.0, 10.0]
 
 
 def test_where_nothing_can_happen_any_more_that_is_said(backend: Any) -> None:

@@ -127,21 +127,30 @@ from drivers.virtual_time import run_trio, trio_clock
 
 async def main():
     with trio.CancelScope(shield=True):
-        await trio.sleep_forever()
+        while True:
+            await WAIT()
 
 trio_clock.PATIENCE = 0.01
 run_trio(world_with(), main)
 """
 
 
-def test_who_is_shielded_from_the_end_does_not_hang() -> None:
+@pytest.mark.parametrize(
+    ("wait", "said"),
+    [
+        ("trio.sleep_forever", "every task waits, and nothing is going to happen any more"),
+        ("trio.lowlevel.checkpoint", "somebody asks again and again"),
+    ],
+)
+def test_who_is_shielded_from_the_end_does_not_hang(wait: str, said: str) -> None:
     """In a process of its own: trio itself is left in pieces by that."""
+    code = SHIELDED.replace("WAIT", wait)
     done = subprocess.run(
-        [sys.executable, "-P", "-c", SHIELDED], capture_output=True, text=True, timeout=60, check=False,
+        [sys.executable, "-P", "-c", code], capture_output=True, text=True, timeout=60, check=False,
         env={**os.environ, "PYTHONPATH": os.pathsep.join([str(TESTS), *filter(None, sys.path)])},
     )  # fmt: skip
     assert done.returncode == 1
-    assert "RuntimeError: every task waits, and nothing is going to happen any more" in done.stderr
+    assert f"RuntimeError: {said}" in done.stderr
 
 
 def test_an_internal_error_of_trio_stays_one(world: World) -> None:

@@ -4,6 +4,9 @@ Nothing sleeps. When no task can go on, the loop moves the world's clock to what
 stand in the world's agenda like everything else, or an event of the world. So `asyncio.sleep`, timeouts, anyio and the
 driver all live in virtual time, at the speed of the processor.
 
+Code that asks again and again (`while not task.done(): await asyncio.sleep(0)`) never lets the loop come to rest. It is
+given so many turns (`Polling`), and then the world moves on all the same, a step at a time.
+
 What runs in the loop's executor takes no virtual time: while it runs, the world stands still. Other threads, and sockets,
 are not of this world: the loop hears of them between two events, which are not delayed for them.
 """
@@ -19,6 +22,8 @@ from typing import Any, Final, TypeVar, TypeVarTuple, Unpack
 
 from sansio.simulation.world.clock import VirtualClock
 from sansio.simulation.world.world import GIVE_UP_AFTER, World
+
+from .polling import HINT, Polling
 
 Result = TypeVar("Result")
 Args = TypeVarTuple("Args")
@@ -113,6 +118,7 @@ class _Moments(selectors.DefaultSelector):
         """How many are at work for the loop's executor."""
         self._clock = clock
         self._until = until
+        self._polling = Polling(clock)
 
     def thread_ended(self, _: object = None) -> None:
         """One less."""
@@ -121,7 +127,12 @@ class _Moments(selectors.DefaultSelector):
     def select(self, timeout: float | None = None) -> list[tuple[selectors.SelectorKey, int]]:
         """What is ready. The loop asks without a timeout when no task can go on: its timers are the world's."""
         if timeout is not None:
+            if not self.threads and self._polling.turned() and not self._clock.step(self._until):
+                if self._polling.in_vain():
+                    raise RuntimeError(HINT)
+                return super().select(PATIENCE)
             return super().select(timeout)
+        self._polling.rested()
         ready = super().select(None if self.threads else 0)
         if not ready and not self._clock.step(self._until):
             ready = super().select(PATIENCE)
