@@ -59,7 +59,11 @@ def test_a_function_sees_the_whole_request_and_may_pass() -> None:
     assert compose(Ask("m", "hi", max_output_tokens=3), 5, answers).choices[0].text == expected_text("hi", 3)
 
 
-@pytest.mark.parametrize("answers", [lambda _: 42, {"hello": b"Hi"}])
+def number(ask: Ask) -> Any:
+    return 42
+
+
+@pytest.mark.parametrize("answers", [number, {"hello": b"Hi"}])
 def test_an_answer_that_is_no_text_is_a_mistake_that_is_named(answers: Any) -> None:
     with pytest.raises(ValueError, match=r"^answers: 'hello' is answered with (42|b'Hi'); give a str, or None"):
         compose(Ask("m", "hello"), 5, answers)
