@@ -342,6 +342,46 @@ def test_the_same_bad_network_twice_is_two_as_well() -> None:
     assert weather.conditions is second.conditions
 
 
+def test_the_same_faults_begun_twice_end_twice() -> None:
+    weather = Weather(chance(0), Conditions())
+    outage, later = (Faults(1, 0.0, 1.0, "api.test", ((Status(status), 1.0),)) for status in (503, 500))
+    weather.begin(outage)
+    weather.begin(later)
+    weather.begin(outage)
+    weather.end(later)
+    weather.end(outage)
+    assert weather.draw(reused=False) == Status(503)
+    weather.end(outage)
+    weather.end(outage)
+    assert weather.draw(reused=False) is None
+
+
+def test_the_same_network_begun_twice_ends_twice() -> None:
+    weather = Weather(chance(0), Conditions())
+    gust = BadNetwork(1, 0.0, 1.0, "api.test", Conditions(latency=3.0))
+    weather.begin(gust)
+    weather.begin(gust)
+    weather.end(gust)
+    assert weather.conditions is gust.conditions
+    weather.end(gust)
+    weather.end(gust)
+    assert weather.conditions == Conditions()
+
+
+def test_faults_of_one_number_are_drawn_independently_and_of_several_as_their_numbers_say() -> None:
+    def drawn(*numbers: int) -> list[bool]:
+        weather = Weather(chance(0), Conditions())
+        for number in numbers:
+            weather.begin(Faults(number, 0.0, 1.0, "api.test", ((Status(503), 0.5),)))
+        return [weather.draw("a", reused=False) is not None for _ in range(1_000)]
+
+    assert 450 < sum(drawn(1)) < 550
+    assert 700 < sum(drawn(1, 1)) < 800
+    assert 830 < sum(drawn(1, 1, 1)) < 920
+    one, two = drawn(1), drawn(2)
+    assert drawn(1, 2) == [a or b for a, b in zip(one, two, strict=True)]
+
+
 def test_faults_strike_as_often_as_they_say_and_each_of_several_may() -> None:
     weather = Weather(random.Random(5), FAIR)
     weather.begin(faults((DOWN, 0.2), (NeverRespond(), 0.1)))

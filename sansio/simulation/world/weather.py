@@ -17,13 +17,14 @@ class Weather:
     Of several faults at once each may strike; of several bad networks the last to come is felt.
     """
 
-    __slots__ = ("_asked", "_fair", "_faults", "_key", "_networks")
+    __slots__ = ("_asked", "_begun", "_fair", "_faults", "_key", "_networks")
 
     def __init__(self, rng: Random, fair: Conditions) -> None:
         self._key = rng.randbytes(16)
         self._asked: dict[str, int] = {}
         self._fair = fair
-        self._faults: list[Faults] = []
+        self._begun: dict[int, int] = {}
+        self._faults: list[tuple[str, Faults]] = []
         self._networks: list[BadNetwork] = []
 
     @property
@@ -32,16 +33,24 @@ class Weather:
         return self._networks[-1].conditions if self._networks else self._fair
 
     def begin(self, disturbance: Faults | BadNetwork) -> None:
-        """It comes."""
+        """It comes. What somebody draws of it follows from its number; two of one number are still drawn independently."""
         if isinstance(disturbance, Faults):
-            self._faults.append(disturbance)
+            times = self._begun[disturbance.number] = self._begun.get(disturbance.number, 0) + 1
+            name = str(disturbance.number) if times == 1 else f"{disturbance.number}.{times}"
+            self._faults.append((name, disturbance))
         else:
             self._networks.append(disturbance)
 
     def end(self, disturbance: Faults | BadNetwork) -> None:
         """It goes. Of no effect if it has gone already."""
-        self._faults = [fault for fault in self._faults if fault is not disturbance]
-        self._networks = [network for network in self._networks if network is not disturbance]
+        for at, (_, faults) in enumerate(self._faults):
+            if faults is disturbance:
+                del self._faults[at]
+                return
+        for at, network in enumerate(self._networks):
+            if network is disturbance:
+                del self._networks[at]
+                return
 
     def clear(self) -> None:
         """Everything is over, also what would have lasted longer."""
@@ -55,8 +64,8 @@ class Weather:
         in which others are left out goes on as it did.
         """
         times = self._asked[asker] = self._asked.get(asker, 0) + 1
-        for faults in self._faults:
-            point = self._point(f"{faults.number}/{asker}/{times}")
+        for name, faults in self._faults:
+            point = self._point(f"{name}/{asker}/{times}")
             for fault, rate in faults.rates:
                 point -= rate
                 if point < 0:
@@ -72,14 +81,29 @@ class Weather:
 
 
 class WeatherScript(FaultScript):
-    """The weather, as a `MockProvider` asks for it."""
+    """The weather, as a `MockProvider` asks for it. own: a script of the provider's, which comes first."""
 
-    __slots__ = ("_weather",)
+    __slots__ = ("own", "weather")
 
-    def __init__(self, weather: Weather) -> None:
+    def __init__(self, weather: Weather, own: FaultScript | None = None) -> None:
         super().__init__()
-        self._weather = weather
+        self.weather = weather
+        self.own = own
+
+    @property
+    def remaining(self) -> int:
+        """Of the provider's own."""
+        return 0 if self.own is None else self.own.remaining
 
     def pick(self, ask: Ask, *, reused: bool = False) -> Fault | None:
         """The fault for the request that has just arrived, or ``None``."""
-        return self._weather.draw(ask.prompt, reused=reused)
+        fault = None if self.own is None else self.own.pick(ask, reused=reused)
+        return self.weather.draw(ask.prompt, reused=reused) if fault is None else fault
+
+
+def under(weather: Weather, script: FaultScript) -> WeatherScript:
+    """The script of a provider that stands in this weather from now on: its own first, then what the weather has for those
+    it lets pass. Whatever other weather it was in is over."""
+    if not isinstance(script, WeatherScript):
+        return WeatherScript(weather, script)
+    return script if script.weather is weather else WeatherScript(weather, script.own)
