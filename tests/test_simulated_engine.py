@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import inspect
 from typing import Any, get_type_hints
 
@@ -281,6 +282,13 @@ def test_a_stream_that_is_not_read_asks_for_nothing() -> None:
     assert world.provider.requests_total == 0
 
 
+def test_a_stream_that_was_never_entered_is_left_without_a_word() -> None:
+    world = world_with()
+    with world.engine() as engine, contextlib.ExitStack() as stack:
+        stack.push(engine.stream(batch()))
+    assert world.provider.requests_total == 0
+
+
 def test_a_stream_is_entered_once() -> None:
     world = world_with()
     with world.engine() as engine:
@@ -304,6 +312,19 @@ def test_an_engine_is_used_inside_its_block_and_entered_once() -> None:
     with pytest.raises(RuntimeError, match="not running"), engine.stream(batch()):
         pass
     engine.close()
+
+
+def test_a_world_has_one_engine_which_is_entered_once() -> None:
+    world = world_with()
+    first, second = world.engine(), world.engine()
+    with first:
+        with pytest.raises(RuntimeError, match="entered once: use the one that is open, or make a new world"), second:
+            pass
+        with pytest.raises(RuntimeError, match="not running"):
+            second.generate(batch())
+        assert first.generate(batch()).text == "Hi there"
+    with pytest.raises(RuntimeError, match="entered once"), world.engine():
+        pass
 
 
 def test_closing_ends_what_is_under_way_and_leaves_nothing_open() -> None:
@@ -356,6 +377,57 @@ def test_notices_are_told() -> None:
     assert {"refresh_started", "retry_scheduled"} <= {notice.kind for notice in notices}
 
 
+def test_notices_are_told_once_and_to_each_who_listens() -> None:
+    ours, theirs = list[Notice](), list[Notice]()
+    world = world_with()
+    world.engine(on_notice=theirs.append)
+    with world.engine(on_notice=ours.append) as engine:
+        engine.breaker.force_open(10.0)
+        assert [notice.kind for notice in ours] == ["circuit"]  # at once
+        world.run(1.0)
+    assert ours == theirs
+
+
+class Stumbles:
+    """A listener that breaks the first time, in the middle of a step."""
+
+    def __init__(self, defect: BaseException) -> None:
+        self.defect = defect
+        self.heard: list[str] = []
+
+    def __call__(self, notice: Notice) -> None:
+        self.heard.append(notice.kind)
+        raise self.defect if len(self.heard) == 1 else ValueError("later")
+
+
+def test_what_a_listener_raises_is_raised_by_whoever_waits_once_the_step_is_done() -> None:
+    stumbles = Stumbles(KeyError("planted"))
+    world = world_with(Status(503))
+    with world.engine(on_notice=stumbles) as engine:
+        with pytest.raises(KeyError, match="planted"):
+            engine.generate(batch())
+        assert engine.metrics().in_flight == 0
+        engine.breaker.force_open(10.0)
+        with pytest.raises(ValueError, match="later"):
+            engine.drain()
+        assert world.node.drained and engine.metrics().cancelled == 1
+
+
+def test_what_a_listener_raises_is_raised_at_the_end_of_the_block_at_the_latest() -> None:
+    stumbles = Stumbles(pytest.fail.Exception("planted"))
+    world = world_with()
+
+    def block() -> None:
+        with world.engine(on_notice=stumbles) as engine:
+            engine.breaker.force_open(10.0)
+            engine.breaker.reset()
+            assert len(stumbles.heard) == 2  # nothing is raised in the middle
+
+    with pytest.raises(pytest.fail.Exception, match="planted"):
+        block()
+    assert world.node.drained
+
+
 def test_a_key_is_rotated_under_it() -> None:
     world = World(chat(), conditions=CALM)
     with world.engine() as engine:
@@ -381,17 +453,17 @@ def test_a_drain_waits_for_a_stream_that_nobody_reads_in_vain() -> None:
     world = world_with(token_delay=1.0)
     with world.engine() as engine, engine.stream(batch()) as chunks:
         next(chunks)
-        with pytest.raises(RuntimeError, match="86400 seconds are over"):
+        with pytest.raises(RuntimeError, match=r"86400 virtual seconds are over .*a stream that nobody reads"):
             engine.drain()
 
 
-@pytest.mark.parametrize(("reads", "why"), [(False, "nothing is going to happen"), (True, "a day is over")])
+@pytest.mark.parametrize(("reads", "why"), [(False, "nothing is going to happen"), (True, "86400 virtual seconds are over")])
 def test_a_world_does_not_run_for_ever_for_a_stream_that_nobody_reads(reads: bool, why: str) -> None:
     world = world_with(token_delay=1.0)
     with world.engine() as engine, engine.stream(batch()) as chunks:
         if reads:
             next(chunks)
-        with pytest.raises(RuntimeError, match=f"1 callers have no answer .*{why}"):
+        with pytest.raises(RuntimeError, match=f"{why}.*1 callers have no answer .a stream that nobody reads"):
             world.run()
 
 
@@ -404,7 +476,7 @@ def test_a_world_that_breaks_an_invariant_is_not_closed_over_it() -> None:
     world = world_with()
 
     class Objects:
-        def observed(self, event: Any, *_: Any) -> None:
+        def observed(self, event: Any, effects: Any, now: float, unix_now: float) -> None:
             if not isinstance(event, Tick):
                 raise InvariantViolated(0, "planted")
 
@@ -416,6 +488,114 @@ def test_a_world_that_breaks_an_invariant_is_not_closed_over_it() -> None:
     with pytest.raises(InvariantViolated, match="planted") as caught:
         breaks()
     assert caught.value.__context__ is None
+
+
+def swallows(engine: SimulatedEngine) -> None:
+    """Code as there is: an engine must never hide its own defect behind it."""
+    with contextlib.suppress(Exception):
+        engine.generate(batch())
+
+
+class ObjectsOnce:
+    def __init__(self) -> None:
+        self.objects = True
+
+    def observed(self, event: Any, effects: Any, now: float, unix_now: float) -> None:
+        if self.objects and not isinstance(event, Tick):
+            self.objects = False
+            raise InvariantViolated(0, "planted")
+
+
+@pytest.mark.parametrize("then", ["leave", "fail", "close", "run", "run for a while", "generate", "check"])
+def test_a_violation_that_somebody_swallowed_is_raised_again(then: str) -> None:
+    world = world_with()
+    world.watch(ObjectsOnce())
+
+    def played() -> None:
+        with world.engine() as engine:
+            assert world.violation is None
+            world.check()
+            swallows(engine)
+            assert world.violation is not None
+            match then:
+                case "leave":
+                    return
+                case "fail":
+                    raise KeyError("what came of it")
+                case "close":
+                    engine.close()
+                case "run":
+                    world.run()
+                case "run for a while":
+                    world.run(1.0)
+                case "generate":
+                    engine.generate(batch())
+                case _:
+                    world.check()
+            raise AssertionError("this is not reached")
+
+    with pytest.raises(InvariantViolated, match="planted") as caught:
+        played()
+    assert caught.value is world.violation
+    assert not world.node.drained
+
+
+def test_a_violation_that_was_swallowed_after_the_block_is_raised_by_close() -> None:
+    world = world_with()
+    with world.engine() as engine:
+        pass
+    world.watch(ObjectsOnce())
+    with contextlib.suppress(InvariantViolated):
+        engine.rebuild_session()
+    with pytest.raises(InvariantViolated, match="planted"):
+        engine.close()
+
+
+@pytest.mark.parametrize("what", ["sent", "delivered", "ended"])
+def test_what_the_judge_finds_in_what_callers_see_is_remembered(what: str, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = world_with()
+
+    def objects(*_: Any) -> None:
+        raise InvariantViolated(4, what)
+
+    monkeypatch.setattr(type(world.judge), what, objects)
+    with pytest.raises(InvariantViolated, match=what) as caught, world.engine() as engine:
+        swallows(engine)
+    assert caught.value is world.violation
+
+
+def test_only_the_first_violation_is_raised_again() -> None:
+    world = world_with()
+
+    class Objects:
+        def observed(self, event: Any, effects: Any, now: float, unix_now: float) -> None:
+            raise InvariantViolated(0, type(event).__name__)
+
+    world.watch(Objects())
+
+    def played() -> None:
+        with world.engine() as engine:
+            swallows(engine)
+            engine.rebuild_session()
+
+    with pytest.raises(InvariantViolated, match="AddRequest"):
+        played()
+
+
+def test_patience_is_what_one_gives() -> None:
+    world = world_with(then=NeverRespond())
+    with world.engine(give_up_after=5.0) as engine:
+        with pytest.raises(RuntimeError, match=r"5 virtual seconds are over .*; 1 callers have no answer"):
+            engine.generate(batch())
+        assert world.clock.now <= 5.0
+        engine.submit(batch())
+        with pytest.raises(RuntimeError, match="7 virtual seconds are over"):
+            world.run(give_up_after=7.0)
+    for given in (0.0, -1.0):
+        with pytest.raises(ValueError, match=r"^give_up_after"):
+            world.engine(give_up_after=given)
+        with pytest.raises(ValueError, match=r"^give_up_after"):
+            world.run(give_up_after=given)
 
 
 def test_the_same_seed_is_the_same_world() -> None:

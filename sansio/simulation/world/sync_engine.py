@@ -8,17 +8,17 @@ milliseconds, and is the same in every run.
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Callable, Iterator, Sequence
+from collections.abc import Callable, Iterator
 from typing import TypedDict, Unpack
 
+from ...backoff import require_positive
 from ...batch import ExecuteBatch, TokenChunk, Tokens
 from ...deployment import RemoteEngineConfig
 from ...errors import InferenceError
-from ...events import AddRequest, Effect, Event, Notice, RebuildSession
+from ...events import AddRequest, Notice, RebuildSession
 from ...metrics import EngineMetrics
 from ...operations import Breaker, Limiter
 from ...queue import Priority
-from ..judge.violation import InvariantViolated
 from .node import Call
 from .plan import CallerPlan
 from .wire_node import WireNode
@@ -43,11 +43,14 @@ class RequestOptions(TypedDict, total=False):
 class SimulatedEngine:
     """Calls the simulated providers of a world. A context manager, for one thread.
 
-    on_notice: called with each `Notice`; it must not wait, close or drain. give_up_after: virtual seconds that one wait may
-    take. Raises `ValueError` for a world that does not go down to the bytes.
+    on_notice: called with each `Notice`; it must not wait, close or drain. What it raises is a test's mistake, and no
+    request's: it is raised by whatever waits next, or is waiting, and at the latest by `close`, when the step that it was
+    told of is done. (A driver logs it and goes on.) give_up_after: virtual seconds that one wait may take. Raises
+    `ValueError` for a world that does not go down to the bytes.
 
     What is waited for may never come (a drain while a stream is held open, and not read): waiting raises `RuntimeError`
-    when nothing is going to happen any more, or it has taken too long.
+    when nothing is going to happen any more, or it has taken too long. An `InvariantViolated` that was caught on its way is
+    raised again by the next wait, by `close`, and at the end of the block.
     """
 
     def __init__(
@@ -59,13 +62,15 @@ class SimulatedEngine:
     ) -> None:
         if not isinstance(world.node, WireNode):
             raise ValueError('level: an engine for callers needs a world of level "bytes"')
+        require_positive("give_up_after", give_up_after)
         self.world = world
         self._node = world.node
         self._patience = give_up_after
-        self._entered = False
         self._running = False
+        self._on_notice = on_notice
+        self._defect: BaseException | None = None
         if on_notice is not None:
-            world.watch(_Notices(on_notice))
+            self._node.on_notice += (self._notify,)
         self.breaker = Breaker(self._node.core, self._node.tell, self._node.now)
         """The circuit breakers: ``state``, ``force_open``, ``force_closed``, ``reset``."""
         self.limiter = Limiter(self._node.core, self._node.now)
@@ -79,21 +84,27 @@ class SimulatedEngine:
     # ---- life -------------------------------------------------------------------------------------------------------
 
     def __enter__(self) -> SimulatedEngine:
-        if self._entered:
-            raise RuntimeError("an engine is entered once; make a new world")
-        self._entered = self._running = True
+        if self.world.entered:
+            raise RuntimeError("a world's engine is entered once: use the one that is open, or make a new world")
+        self.world.entered = self._running = True
         return self
 
     def __exit__(self, kind: type[BaseException] | None, error: BaseException | None, trace: object) -> None:
-        if isinstance(error, InvariantViolated):  # what is broken is not closed: that would only hide what broke it
+        if error is not None and error is self.world.violation:  # it is on its way
             self._running = False
-        self.close()
+        else:
+            self.close()
 
     def close(self) -> None:
-        """End everything: requests under way fail with `EngineClosed`, connections and timers are gone after it."""
-        if self._running:
+        """End everything: requests under way fail with `EngineClosed`, connections and timers are gone after it.
+
+        What is broken is not closed, which would only hide what broke it: `InvariantViolated` is raised, even if somebody
+        has caught it before.
+        """
+        running, self._running = self._running, False
+        self.world.check()
+        if running:
             self._end(self._node.close)
-            self._running = False
 
     def drain(self) -> None:
         """Accept nothing new, and return when everything accepted is over."""
@@ -147,15 +158,20 @@ class SimulatedEngine:
         return self._node
 
     def wait_until(self, there: Callable[[], bool]) -> None:
-        """Let the world go on until it is there. Raises `RuntimeError` if it never will be."""
-        clock = self.world.clock
-        until = clock.now + self._patience
-        while not there():
-            if not clock.step(until):
-                why = (
-                    "nothing is going to happen any more" if clock.next() is None else f"{self._patience:g} seconds are over"
-                )
-                raise RuntimeError(f"this waits for something that does not come: {why} (virtual time {clock.now:.3f})")
+        """Let the world go on until it is there. Raises as `World.wait_until`, and what ``on_notice`` raised."""
+        self.world.wait_until(lambda: self._defect is not None or there(), self._patience)
+        defect, self._defect = self._defect, None
+        if defect is not None:
+            raise defect
+
+    def _notify(self, notice: Notice) -> None:
+        """Hand it on, in the middle of a step, which nothing may keep from being finished."""
+        assert self._on_notice is not None  # else nobody listens
+        try:
+            self._on_notice(notice)
+        except BaseException as defect:  # whatever it is: it is raised where somebody waits
+            if self._defect is None:
+                self._defect = defect
 
 
 class SimulatedRequest:
@@ -263,19 +279,6 @@ class SimulatedStream:
         if (chunk := self._request.next()) is None:
             raise StopIteration
         return chunk
-
-
-class _Notices:
-    """Hands on what an engine says to operators."""
-
-    def __init__(self, on_notice: Callable[[Notice], None]) -> None:
-        self._on_notice = on_notice
-
-    def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
-        """Of each step the notices."""
-        for effect in effects:
-            if isinstance(effect, Notice):
-                self._on_notice(effect)
 
 
 def _plan(add: AddRequest, now: float) -> CallerPlan:

@@ -14,13 +14,13 @@ lets it go on. Calls that come free in the middle of something else stand in a r
 from __future__ import annotations
 
 from collections import deque
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from typing import TYPE_CHECKING
 
 from ...batch import TokenChunk
 from ...deployment import RemoteEngineConfig
 from ...errors import InferenceError
-from ...events import AddRequest, Close, Event
+from ...events import AddRequest, Close, Event, Notice
 from ...switchboard import Switchboard, Todo
 from ...worker import RemoteWorker
 from .clock import VirtualClock
@@ -49,6 +49,8 @@ class WireNode(Node):
     ) -> None:
         super().__init__(clock, config, seed=seed, vault=vault, fingerprints=fingerprints, name=name)
         self.client = client
+        self.on_notice: tuple[Callable[[Notice], None], ...] = ()
+        """Called with each notice, in the middle of a step: they must not raise."""
         self._board: Switchboard[WireCall] = Switchboard(self.core)
         self._known: dict[int, WireCall] = {}
         self._ready: deque[WireCall] = deque()
@@ -121,6 +123,9 @@ class WireNode(Node):
             call.let_go(keep=False)
         for order in todo.refresh:
             self.refresh(order)
+        for notice in todo.notices:
+            for told in self.on_notice:
+                told(notice)
         if todo.drained:
             self.drained = True
             if self._closing:

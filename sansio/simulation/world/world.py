@@ -11,18 +11,19 @@ seed and the same actions give the same world, to the byte.
 from __future__ import annotations
 
 from collections.abc import Callable, Mapping, Sequence
-from dataclasses import replace
 from typing import TYPE_CHECKING, Final, assert_never
 
-from ...connection_pool import Http2, PoolConfig
+from ...backoff import require_count, require_positive
+from ...connection_pool import PoolConfig
 from ...deployment import Deployment, RemoteEngineConfig
 from ...events import CircuitAction, Notice, OverrideCircuit, RebuildSession
-from ...http import parse_origin
 from ...secret import Credential
 from ..judge.judge import Judge
 from ..judge.observed_core import Observer
+from ..judge.violation import InvariantViolated
 from ..provider.mock_provider import MockProvider
 from .clock import VirtualClock, chance
+from .hosts import given_providers, host_plans, places_of, pool_for
 from .network import Network
 from .node import Call, Node
 from .plan import (
@@ -39,11 +40,14 @@ from .plan import (
     Plan,
     RotateKey,
     VaultDown,
+    host_of,
 )
+from .plan_checks import require_known
+from .remembering import Remembered, RememberedJudge
 from .request_node import RequestNode
 from .request_provider import RequestProvider
 from .vault import Vault, place_of
-from .weather import Weather, WeatherScript
+from .weather import Weather, WeatherScript, under
 from .wire import WireClient
 from .wire_node import WireNode
 
@@ -81,13 +85,14 @@ class World:
         pool: PoolConfig | None = None,
         judged: bool = True,
     ) -> None:
+        require_count("seed", seed)
         self.seed = seed
         self.config = RemoteEngineConfig.of(deployments)
         self.clock = VirtualClock()
         self.vault = Vault(self.clock, chance(seed, "vault"))
-        self._places = _places(self.config)
+        self._places = places_of(self.config)
         self._rotations: dict[str, int] = dict.fromkeys(self._places, 0)
-        self.hosts = _host_plans(hosts, list(self._places))
+        self.hosts = host_plans(hosts, list(self._places))
         self.weather = {host: Weather(chance(seed, "weather", host), conditions or Conditions()) for host in self._places}
         self.providers: dict[str, MockProvider | RequestProvider] = {}
         self.network: Network | None = None
@@ -96,18 +101,22 @@ class World:
         """How its connections are pooled, at level "bytes"."""
         for host in self._places:
             self._store_keys(host)
-        given = _given(provider, list(self._places))
+        given = given_providers(provider, self.hosts)
         if level == "bytes":
             self.node: Node = self._wire_node(given, pool)
         elif given:
             raise ValueError('provider: a world of level "requests" has providers of its own')
         else:
             self.node = self._request_node()
+        self.violation: InvariantViolated | None = None
+        """The first that was found, whoever caught it since."""
+        self.entered = False
+        """Whether its `engine` was entered, which can be done once."""
         self.judge: Judge | None = None
         if judged:
             self.judge = Judge(self.node.core, self.vault.secrets)
-            self.node.core.observers = (self.judge,)
-            self.node.watchers = (self.judge,)
+            remembered = RememberedJudge(self.judge, self._violated)
+            self.node.core.observers, self.node.watchers = (remembered,), (remembered,)
 
     @classmethod
     def of(cls, plan: Plan) -> World:
@@ -131,14 +140,23 @@ class World:
 
     def watch(self, observer: Observer) -> None:
         """Somebody else is told of every step of the engine, after the judge."""
-        self.node.core.observers = (*self.node.core.observers, observer)
+        self.node.core.observers = (*self.node.core.observers, Remembered(observer, self._violated))
 
     def call(self, caller: CallerPlan) -> None:
-        """Somebody is going to ask, ``caller.at`` seconds from now."""
+        """Somebody is going to ask, ``caller.at`` seconds from now. Raises `ValueError` for an unknown deployment."""
+        self._require_deployment(caller.deployment)
         self.clock.call_later(caller.at, lambda: self._submit(caller))
 
     def disturb(self, disturbance: Disturbance) -> None:
-        """Something is going to go wrong, ``disturbance.at`` seconds from now."""
+        """Something is going to go wrong, ``disturbance.at`` seconds from now.
+
+        Faults strike where a provider's own script has none for a request (`under`). Those of several disturbances are
+        drawn independently, whatever their numbers. Raises `ValueError` for an unknown host or deployment.
+        """
+        if isinstance(disturbance, Operate):
+            self._require_deployment(disturbance.deployment)
+        elif isinstance(disturbance, (Faults, BadNetwork, RotateKey, VaultDown)):
+            require_known("host", list(self._places), [disturbance.host])
         self.clock.call_later(disturbance.at, lambda: self._begin(disturbance))
 
     def heal(self) -> None:
@@ -149,28 +167,56 @@ class World:
                 self.vault.repair(place)
             self._store_keys(host)
 
-    def run(self, seconds: float | None = None) -> None:
+    def run(self, seconds: float | None = None, *, give_up_after: float = GIVE_UP_AFTER) -> None:
         """Let everything happen: for so many seconds or, without, until nobody waits for an answer any more.
 
-        Raises `RuntimeError` if somebody waits and nothing is going to happen, or has waited for `GIVE_UP_AFTER`.
+        Raises `RuntimeError` if somebody waits and nothing is going to happen, or has waited for ``give_up_after`` virtual
+        seconds; and as `check`.
         """
-        if seconds is not None:
+        if seconds is None:
+            self.wait_until(lambda: not self.node.calls, give_up_after)
+        else:
+            self.check()
             self.clock.advance(seconds)
-            return
-        until = self.clock.now + GIVE_UP_AFTER
-        while self.node.calls:
-            if not self.clock.step(until):
-                why = "nothing is going to happen any more" if self.clock.next() is None else "a day is over"
-                raise RuntimeError(f"{len(self.node.calls)} callers have no answer (a stream that nobody reads?), and {why}")
+            self.check()
 
-    def engine(self, *, on_notice: Callable[[Notice], None] | None = None) -> SimulatedEngine:
+    def wait_until(self, there: Callable[[], bool], give_up_after: float = GIVE_UP_AFTER) -> None:
+        """Let everything happen until it is there. Raises as `run` does."""
+        require_positive("give_up_after", give_up_after)
+        self.check()
+        until = self.clock.now + give_up_after
+        while not there():
+            if not self.clock.step(until):
+                over = f"{give_up_after:g} virtual seconds are over"
+                why = "nothing is going to happen any more" if self.clock.next() is None else over
+                raise RuntimeError(
+                    f"what is waited for does not come: {why} (at {self.clock.now:.3f} s); "
+                    f"{len(self.node.calls)} callers have no answer (a stream that nobody reads?)"
+                )
+        self.check()
+
+    def check(self) -> None:
+        """Raise the first `InvariantViolated` that was found in this world, even if somebody has caught it since."""
+        if self.violation is not None:
+            raise self.violation
+
+    def engine(
+        self, *, on_notice: Callable[[Notice], None] | None = None, give_up_after: float = GIVE_UP_AFTER
+    ) -> SimulatedEngine:
         """The engine for code that blocks: with the names of the blocking driver's, in virtual time. on_notice: called with
-        each `Notice`."""
+        each `Notice`. give_up_after: virtual seconds that one wait may take."""
         from .sync_engine import SimulatedEngine  # here, because it is built upon this file
 
-        return SimulatedEngine(self, on_notice=on_notice)
+        return SimulatedEngine(self, on_notice=on_notice, give_up_after=give_up_after)
 
     # ---- inside -------------------------------------------------------------------------------------------------------
+
+    def _violated(self, violation: InvariantViolated) -> None:
+        if self.violation is None:
+            self.violation = violation
+
+    def _require_deployment(self, name: str) -> None:
+        require_known("deployment", [deployment.name for deployment in self.config.deployments], [name])
 
     def _submit(self, caller: CallerPlan) -> None:
         call = self.node.submit(caller)
@@ -184,7 +230,9 @@ class World:
     def _begin(self, disturbance: Disturbance) -> None:
         match disturbance:
             case Faults() | BadNetwork():
-                weather = self.weather[disturbance.host]
+                weather, provider = self.weather[disturbance.host], self.providers[disturbance.host]
+                if isinstance(provider, MockProvider):
+                    provider.faults = under(weather, provider.faults)
                 weather.begin(disturbance)
                 self.clock.call_later(disturbance.seconds, lambda: weather.end(disturbance))
             case RotateKey():
@@ -231,7 +279,7 @@ class World:
         """Those of the keys that are good now, by deployment."""
         found: dict[str, str] = {}
         for deployment in self.config.deployments:
-            host = _host(deployment)
+            host = host_of(deployment)
             key = self._keys(host)[self._places[host].index(place_of(deployment))]
             found[deployment.name] = Credential(key).fingerprint
         return found
@@ -248,8 +296,7 @@ class World:
                 token_delay=plan.token_delay,
             )
             network.add(host, provider, self.weather[host], http2=plan.http2)
-        everywhere = all(plan.http2 for plan in self.hosts.values())
-        self.pool = pool or PoolConfig(http2=Http2.ONLY if everywhere else Http2.OFF)
+        self.pool = pool or pool_for(self.config, self.hosts)
         self.client = client = WireClient(network, lambda: self.node.now(), self.pool)
         fingerprints = self.fingerprints()
         return WireNode(self.clock, self.config, seed=self.seed, vault=self.vault, fingerprints=fingerprints, client=client)
@@ -268,39 +315,3 @@ class World:
             providers=providers,
             weather=self.weather,
         )
-
-
-def _host(deployment: Deployment) -> str:
-    return parse_origin(deployment.codec().endpoint).host
-
-
-def _places(config: RemoteEngineConfig) -> dict[str, list[str]]:
-    """Where the keys of each host are kept."""
-    found: dict[str, list[str]] = {}
-    for deployment in config.deployments:
-        places = found.setdefault(_host(deployment), [])
-        if (place := place_of(deployment)) not in places:
-            places.append(place)
-    return found
-
-
-def _host_plans(given: Sequence[HostPlan], hosts: Sequence[str]) -> dict[str, HostPlan]:
-    plans = {plan.host: plan for plan in given}
-    for host in plans:
-        if host not in hosts:
-            raise ValueError(f"hosts: {host!r} is no host of a deployment; those are {', '.join(hosts)}")
-    calm = HostPlan("")
-    return {host: plans.get(host) or replace(calm, host=host) for host in hosts}
-
-
-def _given(provider: MockProvider | Mapping[str, MockProvider] | None, hosts: Sequence[str]) -> Mapping[str, MockProvider]:
-    if provider is None:
-        return {}
-    if isinstance(provider, MockProvider):
-        if len(hosts) > 1:
-            raise ValueError(f"provider: there are several hosts, give one for each of {', '.join(hosts)}")
-        return {hosts[0]: provider}
-    for host in provider:
-        if host not in hosts:
-            raise ValueError(f"provider: {host!r} is no host of a deployment; those are {', '.join(hosts)}")
-    return provider
