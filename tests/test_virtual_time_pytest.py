@@ -72,9 +72,15 @@ def test_it(simulated_world):
 @pytest.mark.parametrize(
     ("left", "said"),
     [
-        ("world.engine().__enter__().submit(hello)", "left 1 requests or streams open"),
-        ("world.engine().__enter__().stream(hello).__enter__()", "left 1 requests or streams open"),
-        ("world.client.line(None).open(request_of(world), fresh=True); world.clock.step()", "1 connections were left open"),
+        ("world.engine().__enter__().submit(hello)", "left open in its simulated world: the request 'hello'"),
+        ("world.engine().__enter__().stream(hello).__enter__()", "left open in its simulated world: the stream 'hello'"),
+        (
+            "engine = world.engine().__enter__(); [engine.submit(asking(str(number))) for number in range(7)]",
+            "world: the request '0', the request '1', the request '2', the request '3', the request '4' and 2 more",
+        ),
+        ("world.engine().__enter__().submit(asking('much ' * 99))", "world: the request 'much much mu..."),
+        ("connect(world)", "left open in its simulated world: 1 connection\n"),
+        ("connect(world); connect(world)", "left open in its simulated world: 2 connections\n"),
     ],
 )
 def test_what_a_test_leaves_open_is_an_error(tmp_path: Path, left: str, said: str) -> None:
@@ -83,6 +89,13 @@ from sansio.http import HttpRequest
 
 def request_of(world):
     return HttpRequest("POST", "http://api.openai.com/", (), b"")
+
+def connect(world):
+    world.client.line(None).open(request_of(world), fresh=True)
+    world.clock.step()
+
+def asking(prompt):
+    return ExecuteBatch(messages=[Message(role="user", content=prompt)])
 
 def test_it(simulated_world):
     world = simulated_world(deployment)

@@ -9,8 +9,9 @@ It is loaded with every run of pytest, so it imports nothing of the project befo
 
 from __future__ import annotations
 
+import reprlib
 from collections.abc import Generator, Iterator, Sequence
-from typing import TYPE_CHECKING, Any, Protocol
+from typing import TYPE_CHECKING, Any, Final, Protocol
 
 import pytest
 
@@ -35,6 +36,9 @@ class WorldFactory(Protocol):
 
 _WORLDS = pytest.StashKey[list[Any]]()
 _FAILED = pytest.StashKey[bool]()
+
+_NAMED: Final = 5
+"""So many of what was left open are named."""
 
 
 def pytest_addoption(parser: pytest.Parser) -> None:
@@ -85,9 +89,12 @@ def _check(world: World) -> None:
     check(world)
     node = world.node
     if node.calls:
-        pytest.fail(f"the test left {len(node.calls)} requests or streams open in its simulated world", pytrace=False)
+        plans = [call.plan for call in node.calls.values()]
+        left = [f"the {'stream' if plan.stream else 'request'} {reprlib.repr(plan.prompt)}" for plan in plans]
+        more = f" and {len(left) - _NAMED} more" if len(left) > _NAMED else ""
+        pytest.fail(f"the test left open in its simulated world: {', '.join(left[:_NAMED])}{more}", pytrace=False)
     node.close()
-    if world.network is not None and world.network.connections:
-        pytest.fail(f"{world.network.connections} connections were left open in a simulated world", pytrace=False)
+    if world.network is not None and (number := world.network.connections):
+        pytest.fail(f"the test left open in its simulated world: {number} connection{'s'[: number - 1]}", pytrace=False)
     if world.judge is not None:
         world.judge.healed(node.now(), node.unix_now())
