@@ -5,8 +5,12 @@ from __future__ import annotations
 import os
 import re
 import shlex
+import signal
 import subprocess
 import sys
+import time
+from collections.abc import Generator
+from contextlib import contextmanager
 from pathlib import Path
 
 import pytest
@@ -78,11 +82,21 @@ def test_what_does_not_hold_is_made_small_and_its_command_shows_it_again(
 ) -> None:
     MUTANTS["throttle_pauses_only_its_own"].plant(monkeypatch)
     swept = printed(capsys, "--scenario", "throttle_storm", "--seeds", "4", "--jobs", "1", status=1)
-    assert "made small:" in swept
+    assert re.search(r"\n4 runs, [1-4] failed: throttle_storm [1-4]\n$", swept)
+    large, small, *_ = swept.split("\n\nmade small:\n")
+    small = small.partition("\n\n")[0]
+    assert re.search(r"\nscenario +throttle_storm, seed \d", large) and re.search(r"(?m)^replay +.* \d --level \w+$", large)
+    assert re.search(r"\nresult +VIOLATION of 12 .* after [\d.]+ s of virtual time, \d+ facts\n {13}request .*$", large)
+    assert small.count("\nreplay ") == small.count("\nresult ") == 1 and small.startswith("scenario     throttle_storm")
     assert "VIOLATION of 12" in swept
     command = re.findall(r"^replay +remote-core simulate (.*--callers.*)$", swept, re.MULTILINE)[0]
     again = printed(capsys, *shlex.split(command), "--picture", str(tmp_path / "failed.svg"), status=1)
     assert "VIOLATION of 12" in again
+    assert again.count("scenario     ") == again.count("result       ") == 1, "what is small is not made small"
+    alone = printed(capsys, "--scenario", "throttle_storm", "--seed", re.findall(r"--seed (\d+)", swept)[1], status=1)
+    large, small = alone.split("\n\nmade small:\n")
+    assert large.count("\nresult       VIOLATION of 12 ") == 1 and "digest" not in large
+    assert small == again
     last_events = swept[swept.index("last events") :].partition("\n\n")[0]
     assert last_events in again
     assert (tmp_path / "failed.svg").exists()
@@ -109,6 +123,11 @@ def test_several_runs_have_a_picture_each(capsys: pytest.CaptureFixture[str], tm
     [
         (["--scenario", "outrage"], "'outage'"),
         (["--scenario", "outrage", "--seeds", "3"], "'outage'"),
+        (["--seed", "abc"], "'abc' is not a whole number of at least 0"),
+        (["--jobs", "1.5"], "'1.5' is not a whole number of at least 1"),
+        (["--scenario", "outage", "--callers", "3,9999"], "--callers: there is no number 9999; outage, seed 0, level "),
+        (["--scenario", "steady", "--disturbances", "0"], "level bytes, has none"),
+        (["--scenario", "outage", "--disturbances", "7"], "has those from 0 to "),
         (["--seed", "-1"], "not a whole number of at least 0"),
         (["--seeds", "0"], "not a whole number of at least 1"),
         (["--picture", "run.gif"], "ends neither in .png nor in .svg"),
@@ -116,10 +135,53 @@ def test_several_runs_have_a_picture_each(capsys: pytest.CaptureFixture[str], tm
         (["--seeds", "3", "--picture", "run.svg"], "--picture: is about one run"),
         (["--seeds", "3", "--callers", "1"], "--callers: is about one run"),
         (["--seeds", "3", "--disturbances", "1"], "--disturbances: is about one run"),
-        (["--callers", "1,x"], "--callers"),
+        (["--callers", "1,x"], "--callers: 'x' is not a whole number of at least 0"),
         (["--level", "atoms"], "--level"),
     ],
 )
 def test_what_cannot_be_is_refused(arguments: list[str], complaint: str, capsys: pytest.CaptureFixture[str]) -> None:
     assert main(["simulate", *arguments]) == 2
     assert complaint in capsys.readouterr().err
+
+
+# ---- who leaves early ---------------------------------------------------------------------------------------------------
+
+
+@contextmanager
+def running(*arguments: str) -> Generator[subprocess.Popen[str]]:
+    """The command in a process group of its own, as a shell starts it."""
+    command = [sys.executable, "-m", "drivers.command_line", "simulate", *arguments]
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    found = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one would be inherited
+    process = subprocess.Popen(
+        command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
+    )
+    try:
+        yield process
+    finally:
+        signal.signal(signal.SIGINT, found)
+        process.kill()
+        process.communicate()
+
+
+@pytest.mark.parametrize("seconds", [0.0, 0.3, 2.5])
+@pytest.mark.parametrize("arguments", [("--seeds", "4000", "--jobs", "2"), ("--seeds", "4000", "--jobs", "1")])
+def test_ctrl_c_ends_a_sweep_and_all_its_processes(arguments: tuple[str, ...], seconds: float) -> None:
+    with running(*arguments) as process:
+        assert process.stdout is not None
+        assert process.stdout.readline().startswith("remote-core simulate --seeds 4000")
+        time.sleep(seconds)  # before its processes are there, while they start, while they work
+        os.killpg(process.pid, signal.SIGINT)
+        out, err = process.communicate(timeout=60)  # until everybody has closed it
+        assert (process.returncode, out, err) == (130, "", "")
+
+
+@pytest.mark.parametrize(
+    "arguments", [("--seeds", "24", "--jobs", "2"), ("--list",), ("--seed", "1", "--level", "requests")]
+)
+def test_a_reader_who_leaves_is_no_traceback(arguments: tuple[str, ...]) -> None:
+    with running(*arguments) as process:
+        assert process.stdout is not None and process.stderr is not None
+        process.stdout.close()
+        assert process.stderr.read() == ""
+        assert process.wait(60) == 1

@@ -9,13 +9,15 @@ import argparse
 import math
 import os
 import sys
-from collections.abc import Sequence
-from typing import Final, NoReturn
+from collections.abc import Callable, Sequence
+from typing import Final, NoReturn, TypeVar
 
 from sansio import __version__
 from sansio.scrub import scrub
 
 from .exit_status import FAILED, INTERRUPTED, UsageError
+
+Number = TypeVar("Number", int, float)
 
 _EXTRAS: Final = {"chat": "cli", "demo": "cli,trio", "simulate": "cli,pictures"}
 """What each command needs beyond the core, as extras of this package."""
@@ -29,7 +31,9 @@ def main(argv: Sequence[str] | None = None) -> int:
     try:
         arguments = build_parser().parse_args(argv)
         try:
-            return _run(arguments)
+            status = _run(arguments)
+            sys.stdout.flush()  # while it can still be said that nobody reads it
+            return status
         except UsageError as error:
             parser: _Parser = arguments.parser
             parser.refuse(error)
@@ -162,22 +166,22 @@ def _add_simulate(parser: argparse.ArgumentParser) -> None:
 
 
 def _seconds(text: str) -> float:
-    value = float(text)
-    if not 0 < value < math.inf:
+    value = _number(float, text)
+    if value is None or not 0 < value < math.inf:
         raise argparse.ArgumentTypeError(f"{text!r} is not a number of seconds above 0")
     return value
 
 
 def _whole(text: str) -> int:
-    value = int(text)
-    if value < 1:
+    value = _number(int, text)
+    if value is None or value < 1:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 1")
     return value
 
 
 def _natural(text: str) -> int:
-    value = int(text)
-    if value < 0:
+    value = _number(int, text)
+    if value is None or value < 0:
         raise argparse.ArgumentTypeError(f"{text!r} is not a whole number of at least 0")
     return value
 
@@ -187,7 +191,15 @@ def _numbers(text: str) -> tuple[int, ...]:
 
 
 def _port(text: str) -> int:
-    value = int(text)
-    if not 0 <= value <= 65_535:
+    value = _number(int, text)
+    if value is None or not 0 <= value <= 65_535:
         raise argparse.ArgumentTypeError(f"{text!r} is not a port between 0 and 65535")
     return value
+
+
+def _number(kind: Callable[[str], Number], text: str) -> Number | None:
+    """``None`` for what is no number."""
+    try:
+        return kind(text)
+    except ValueError:
+        return None

@@ -8,11 +8,14 @@ from __future__ import annotations
 
 import argparse
 import multiprocessing
+import signal
 import sys
+import threading
 import time
-from collections.abc import Callable, Generator, Iterator, Sequence
+from collections import Counter
+from collections.abc import Callable, Generator, Sequence
 from concurrent.futures import ProcessPoolExecutor
-from contextlib import contextmanager
+from contextlib import closing, contextmanager
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
@@ -70,6 +73,12 @@ def _plans(arguments: argparse.Namespace) -> list[Plan]:
 
 def _kept(plan: Plan, callers: Sequence[int] | None, disturbances: Sequence[int] | None) -> Plan:
     there, wrong = [caller.number for caller in plan.callers], [each.number for each in plan.disturbances]
+    for name, known, asked in (("callers", there, callers), ("disturbances", wrong, disturbances)):
+        for number in asked or ():
+            if number not in known:
+                which = f"has those from {known[0]} to {known[-1]}" if known else "has none"
+                run_of = f"{plan.scenario}, seed {plan.seed}, level {plan.level}"
+                raise UsageError(f"--{name}: there is no number {number}; {run_of}, {which}")
     return plan.keep(there if callers is None else callers, wrong if disturbances is None else disturbances)
 
 
@@ -78,11 +87,11 @@ def _one(plan: Plan, draw: Draw | None) -> bool:
     print(header(plan), flush=True)
     report = run(plan, digest=True, timeline=draw is not None)
     if report.violation is not None:
-        plan, _ = shrink(plan, report)
-        report = run(plan, digest=True, timeline=draw is not None)
-        print("made small:")
-        print(header(plan))
-    print(f"{report.body()}\n")
+        small, _ = shrink(plan, report)
+        if small != plan:
+            print(f"{report.verdict()}\n\nmade small:\n{header(small)}", flush=True)
+            report = run(small, digest=True, timeline=draw is not None)
+    print(f"{report.body()}\n", flush=True)
     if draw is not None:
         draw(report)
     return report.violation is None
@@ -105,7 +114,7 @@ def _picture(given: str, plan: Plan, runs: int) -> Draw:
 
 @dataclass(slots=True)
 class _Told:
-    """What is told of one run among many. ``failure``: the report, where there is something to report."""
+    """What is told of one run among many. ``failure``: that it failed, and the small report, if it did."""
 
     scenario: str
     requests: int
@@ -133,23 +142,23 @@ def _sweep(arguments: argparse.Namespace) -> int:
     print(_command(arguments), flush=True)
     begin = time.monotonic()
     told: list[_Told] = []
-    with _progress(len(seeds)) as advance:
-        for each in _all(seeds, arguments):
+    with closing(_all(seeds, arguments)) as runs, _progress(len(seeds)) as advance:
+        for each in runs:
             told.append(each)
             if each.failure is not None:
                 print(each.failure, flush=True)
             advance()
     failures = sum(each.failure is not None for each in told)
     print(_totals(told, arguments.scenario))
-    print(f"{len(told)} runs, {failures} failed")
+    print(f"{len(told)} runs, {failures} failed{_failed_scenarios(told)}", flush=True)
     cpu = sum(each.cpu_seconds for each in told)
     rate = sum(each.facts for each in told) / cpu if cpu else 0.0
     print(f"{time.monotonic() - begin:.1f} s, {cpu:.1f} s of CPU, {rate:,.0f} facts per second of CPU", file=sys.stderr)
     return FAILED if failures else 0
 
 
-def _all(seeds: range, arguments: argparse.Namespace) -> Iterator[_Told]:
-    """Each run in the order of its seed, whoever made it."""
+def _all(seeds: range, arguments: argparse.Namespace) -> Generator[_Told]:
+    """Each run in the order of its seed, whoever made it. If it is closed before its end, so is who makes them."""
     work = [
         _Work(seeds[at : at + _SEEDS_AT_ONCE], arguments.scenario, arguments.level)
         for at in range(0, len(seeds), _SEEDS_AT_ONCE)
@@ -159,12 +168,38 @@ def _all(seeds: range, arguments: argparse.Namespace) -> Iterator[_Told]:
         for each in work:
             yield from _share(each)
         return
-    pool = ProcessPoolExecutor(min(jobs, len(work)), mp_context=multiprocessing.get_context("spawn"))
+    pool = ProcessPoolExecutor(
+        min(jobs, len(work)), mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_the_parent
+    )
     try:
-        for share in pool.map(_share, work):
+        with _nobody_interrupted():
+            shares = pool.map(_share, work)
+        for share in shares:
             yield from share
+    except BaseException:  # Ctrl-C, or nobody reads on: what is under way is of no use
+        for process in multiprocessing.active_children():
+            process.terminate()
+        raise
     finally:
         pool.shutdown(cancel_futures=True)
+
+
+def _leave_interrupts_to_the_parent() -> None:
+    """Ctrl-C goes to all processes; one of them acts on it."""
+    signal.signal(signal.SIGINT, signal.SIG_IGN)
+
+
+@contextmanager
+def _nobody_interrupted() -> Generator[None]:
+    """Processes that are started meanwhile know nothing of Ctrl-C, not even before they run anything of ours."""
+    if threading.current_thread() is not threading.main_thread():  # only the main thread may say what signals do
+        yield
+        return
+    found = signal.signal(signal.SIGINT, signal.SIG_IGN)
+    try:
+        yield
+    finally:
+        signal.signal(signal.SIGINT, found)
 
 
 def _share(work: _Work) -> list[_Told]:
@@ -182,7 +217,15 @@ def _failure(plan: Plan, report: Report) -> str | None:
     if report.violation is None:
         return None
     small, seen = shrink(plan, report)
-    return f"\n{header(plan)}\nmade small:\n{header(small)}\n{seen.text()}\n"
+    if small == plan:
+        return f"\n{report.text()}\n"
+    return f"\n{header(plan)}\n{report.verdict()}\n\nmade small:\n{seen.text()}\n"
+
+
+def _failed_scenarios(told: Sequence[_Told]) -> str:
+    """Which of them failed how often."""
+    failed = Counter(each.scenario for each in told if each.failure is not None)
+    return f": {', '.join(f'{name} {count}' for name, count in failed.items())}" if failed else ""
 
 
 def _totals(told: Sequence[_Told], scenario: str | None) -> str:

@@ -104,13 +104,16 @@ class Report:
             lines += ["last events", *(f"  {event}" for event in self.last_events)]
         return "\n".join(lines)
 
+    def verdict(self) -> str:
+        """What came of it, in one line or, where something did not hold, in two."""
+        return "\n".join(_line("result", self._result()).split("\n")[:2])
+
     def _result(self) -> str:
         reached = f"{self.seconds:.3f} s of virtual time, {self.facts} facts"
         if self.violation is None:
             return f"ok: {reached}"
-        first, *more = self.violation.text.split("\n")
-        rule = INVARIANTS.get(self.violation.number, "")
-        said = [f"VIOLATION of {self.violation.number} ({rule}) after {reached}", first, *more]
+        held = INVARIANTS.get(self.violation.number, "")
+        said = [f"VIOLATION of {self.violation.number} ({held}) after {reached}", *self.violation.text.split("\n")]
         return f"\n{'':{_LABEL}}".join(said)
 
     def _requests(self) -> str:
