@@ -4,6 +4,7 @@ from __future__ import annotations
 
 import contextlib
 import inspect
+from collections.abc import Callable
 from typing import Any, get_type_hints
 
 import pytest
@@ -538,6 +539,41 @@ def test_a_violation_that_somebody_swallowed_is_raised_again(then: str) -> None:
         played()
     assert caught.value is world.violation
     assert not world.node.drained
+
+
+def test_a_broken_world_goes_no_further() -> None:
+    world = world_with()
+    world.watch(ObjectsOnce())
+    engine = world.engine()
+    engine.__enter__()
+    swallows(engine)
+    ways: list[Callable[[], object]] = [
+        world.run,
+        lambda: world.run(1.0),
+        lambda: world.wait_until(lambda: True),
+        engine.drain,
+    ]
+    for goes_on in ways:
+        with pytest.raises(InvariantViolated, match="planted"):
+            goes_on()
+        assert world.clock.now == 0.0
+
+
+def test_what_was_swallowed_while_the_world_ran_is_raised_at_its_end() -> None:
+    def broken_in_a_while() -> World:
+        world = world_with()
+        world.watch(ObjectsOnce())
+        engine = world.engine()
+        engine.__enter__()
+        world.clock.call_later(0.5, lambda: swallows(engine))
+        return world
+
+    world = broken_in_a_while()
+    with pytest.raises(InvariantViolated, match="planted"):
+        world.run(1.0)
+    world = broken_in_a_while()
+    with pytest.raises(InvariantViolated, match="planted"):
+        world.wait_until(lambda: world.clock.now >= 0.5)
 
 
 def test_a_violation_that_was_swallowed_after_the_block_is_raised_by_close() -> None:
