@@ -151,7 +151,7 @@ def test_what_cannot_be_is_refused(arguments: list[str], complaint: str, capsys:
 def running(*arguments: str) -> Generator[subprocess.Popen[str]]:
     """The command in a process group of its own, as a shell starts it."""
     command = [sys.executable, "-m", "drivers.command_line", "simulate", *arguments]
-    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path)}
+    env = {**os.environ, "PYTHONPATH": os.pathsep.join(sys.path), "PYTHONUNBUFFERED": ""}
     found = signal.signal(signal.SIGINT, signal.default_int_handler)  # an ignored one would be inherited
     process = subprocess.Popen(
         command, env=env, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, start_new_session=True
