@@ -1,4 +1,5 @@
-"""Rules 4 and 20, as callers see them: every piece of the answer once and in order, one end, success only with all of it.
+"""Invariants 4, 17 and 20, as callers see them: every piece of the answer once and in order, one end, success
+only with all of it, and nobody left waiting.
 
 The right answer is known for requests as a plan has them (`batch_of`). Of others it is only asked that nothing comes late.
 """

@@ -1,4 +1,4 @@
-"""Rules 5, 20 and 21: what the engine counts is what can be counted from outside."""
+"""Invariants 5, 20 and 21: what the engine counts is what can be counted from outside."""
 
 from __future__ import annotations
 

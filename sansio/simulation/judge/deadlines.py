@@ -1,4 +1,4 @@
-"""Rule 11: nothing starts, sleeps or waits past its request's deadline, wherever the time went."""
+"""Invariant 11: nothing starts, sleeps or waits past its request's deadline, wherever the time went."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rule 17: once nothing goes wrong any more, nothing is left of any request."""
+"""Invariant 17: once nothing goes wrong any more, nothing is left of any request."""
 
 from __future__ import annotations
 

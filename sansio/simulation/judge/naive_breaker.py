@@ -1,4 +1,4 @@
-"""A breaker by the book.
+"""A breaker by the book (invariant 15).
 
     CLOSED     counts failures in a row; enough of them (within the window) open it
     OPEN       nothing starts until its time is over; half-open at exactly that instant

@@ -1,8 +1,9 @@
-"""Rules 4 and 24: every request has one outcome, and is gone after it. All facts and orders about requests are read here.
+"""Invariants 4, 17, 20, 21 and 24, of outcomes: every request has one, which its last attempt accounts for, and is gone after
+it. All facts and orders about requests are read here.
 
-`Outcomes` keeps the record of who asked and what runs (`seen.py`) and lets the rules look at each fact and each order in
-turn: `Counts` (5, 20, 21), `Queueing` (6, 7), `Deadlines` (11), `Retrying` (11 to 14), `Secrecy` (19),
-`Callers` (4, 20).
+`Outcomes` keeps the record of who asked and what runs (`seen.py`) and lets others look at each fact and each order in
+turn: `Counts` (5, 20, 21), `Queueing` (6, 7, 11), `Deadlines` (11), `Retrying` (11 to 14, 23), `Secrecy` (19),
+`Callers` (4, 17, 20), and at the end `check_nothing_left` (17).
 """
 
 from __future__ import annotations

@@ -1,7 +1,10 @@
-"""What a judge is made of: parts that each know some rules, and keep a naive model of their own to hold the engine to.
+"""What a judge is made of: parts that each know some invariants, and keep a naive model of their own to hold the engine to.
 
-A part reads facts and orders, and compares with what the engine shows. It never asks the engine what to expect. A clock that
-goes backwards counts as standing still, for a part as for the engine: it goes by the latest time it was told.
+A part reads facts and orders, works out for itself what should come of them, and compares that with what the engine shows.
+In one place it takes the engine's word for what to expect: whether somebody waits in vain (9) is judged by who the queue says
+is first, by the slots that the lane says it has, and by whether there is room by what the limiter counts; these are held to
+other invariants. A clock that goes backwards counts as standing still, for a part as for the engine: it goes by the latest
+time it was told.
 """
 
 from __future__ import annotations
@@ -17,7 +20,7 @@ if TYPE_CHECKING:
 
 
 class Part(Protocol):
-    """Some of the rules. Constructed with the `ObservedCore` they are about.
+    """Some of the invariants. Constructed with the `ObservedCore` they are about.
 
     A part that also has `sent`, `delivered` or `ended` (each of these alone, if it likes) is told of those as well.
     """

@@ -1,4 +1,4 @@
-"""Rules 23 and 26: no negative wait, and no step without progress."""
+"""Invariants 23 and 26: no negative wait, and no step without progress."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rules 6 and 7: how many run and wait, and in which order they go.
+"""Invariants 6, 7 and 11: how many run and wait, for how long, and in which order they go.
 
 In one lane a higher priority goes first, and among equals whoever came first. What bends that is left out where it does:
 with ageing a lower priority may go before a higher one; where tenants take turns each has a row of its own; and while a
@@ -83,7 +83,7 @@ class Queueing:
             self._grow_old(lane, now)
 
     def check_running(self, number: int) -> None:
-        """After every fact. ``number``: of the rule that a difference breaks."""
+        """After every fact. ``number``: of the invariant that a difference breaks."""
         for lane in self._lanes:
             if lane.running != lane.lane.running:
                 about = f"{lane.running} attempts of {lane.name!r} run, the engine holds {lane.lane.running} slots for them"

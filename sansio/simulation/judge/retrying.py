@@ -1,4 +1,4 @@
-"""Rules 11 to 14: what may be sent again, when, how often, and within which budget."""
+"""Invariants 11 to 14, and 23: what may be sent again, when, how often, and within which budget; no wait is negative."""
 
 from __future__ import annotations
 

@@ -1,4 +1,4 @@
-"""Rule 19: no secret in anything that somebody may print."""
+"""Invariant 19: no secret in anything that somebody may print."""
 
 from __future__ import annotations
 

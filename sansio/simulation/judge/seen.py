@@ -1,6 +1,6 @@
 """What can be seen of requests and their lanes from outside: by reading facts and orders alone.
 
-These are records. `Outcomes` keeps them; each rule reads them, and writes what is its own.
+These are records. `Outcomes` keeps them; whoever knows an invariant reads them, and writes what is its own.
 """
 
 from __future__ import annotations

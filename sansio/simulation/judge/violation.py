@@ -39,5 +39,5 @@ INVARIANTS: dict[int, str] = {
     24: "cancelling gives everything back at once",
     26: "no step without progress",
 }
-"""The rules that every world is held to, in a few words each. Numbered as in the project's specification; 0 stands for an
+"""What every world is held to, in a few words each. Numbered as in the project's specification; 0 stands for an
 exception that nobody should have raised."""
