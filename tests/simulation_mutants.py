@@ -17,7 +17,7 @@ from typing import Any
 
 import pytest
 
-from sansio import circuits, queue, session, sse
+from sansio import circuits, classify, queue, session, sse
 from sansio.batch import TokenEstimate, TokenUsage
 from sansio.budget import OutputPercentile
 from sansio.circuit_breaker import CircuitBreaker, CircuitPermit, CircuitState, Outcome
@@ -275,6 +275,17 @@ def old_credential_retried(patch: Patch) -> None:
     patch.setattr(RemoteSession, "unauthorized", lambda self, generation, now: AuthVerdict.RETRY_NOW)
 
 
+def retry_after_misread(patch: Patch) -> None:
+    """The header's number is halved where it is parsed, so that nobody behind it could know."""
+    right = classify._parse_seconds
+
+    def wrong(text: str) -> float | None:
+        seconds = right(text)
+        return None if seconds is None else seconds / 2
+
+    patch.setattr(classify, "_parse_seconds", wrong)
+
+
 def told_twice(patch: Patch) -> None:
     right = Registry.finish
 
@@ -389,6 +400,7 @@ OURS: dict[str, Mutant] = {
     "refund_of_what_was_sent": Mutant(refund_of_what_was_sent, 0, 8),
     "expired_credential_sent": Mutant(expired_credential_sent, 10, 18),
     "old_credential_retried": Mutant(old_credential_retried, 3, 18),
+    "retry_after_misread": Mutant(retry_after_misread, 3, 12),
     "told_twice": Mutant(told_twice, 0, 4),
     "timer_forgotten": Mutant(timer_forgotten, 1, 11),
     "clock_not_held": Mutant(clock_not_held, 21, 23),

@@ -8,6 +8,7 @@ from typing import TYPE_CHECKING
 from ...batch import TokenChunk
 from ...events import Effect, Event
 from .circuit_model import CircuitModel
+from .hints import Hints, Met
 from .limit_model import LimitModel
 from .observed_core import ObservedCore
 from .outcomes import Outcomes
@@ -22,14 +23,22 @@ if TYPE_CHECKING:
 class Judge:
     """All parts, as one `Observer` and one `CallObserver`. Each method raises `InvariantViolated`.
 
-    secrets: gives every credential that was handed out so far. parts: others than all there are.
+    secrets: gives every credential that was handed out so far. met: asks the providers what somebody met there (`hints.py`).
+    parts: others than all there are.
     """
 
     def __init__(
-        self, core: ObservedCore, secrets: Callable[[], Sequence[str]] = tuple, *, parts: Sequence[Part] | None = None
+        self,
+        core: ObservedCore,
+        secrets: Callable[[], Sequence[str]] = tuple,
+        *,
+        met: Met | None = None,
+        parts: Sequence[Part] | None = None,
     ) -> None:
         if parts is None:
             parts = (Outcomes(core, secrets), Progress(core), CircuitModel(core), LimitModel(core), SessionModel(core))
+        if met is not None:
+            parts = (*parts, Hints(core, met))
         self.parts = tuple(parts)
         self._observe = [part.observed for part in self.parts]
         self._sent = [part.sent for part in self.parts if isinstance(part, SeesSending)]

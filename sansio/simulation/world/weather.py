@@ -17,11 +17,11 @@ class Weather:
     Of several faults at once each may strike; of several bad networks the last to come is felt.
     """
 
-    __slots__ = ("_asked", "_begun", "_fair", "_faults", "_key", "_networks")
+    __slots__ = ("_begun", "_fair", "_faults", "_key", "_met", "_networks")
 
     def __init__(self, rng: Random, fair: Conditions) -> None:
         self._key = rng.randbytes(16)
-        self._asked: dict[str, int] = {}
+        self._met: dict[str, tuple[int, Fault | None]] = {}
         self._fair = fair
         self._begun: dict[int, int] = {}
         self._faults: list[tuple[str, Faults]] = []
@@ -63,9 +63,18 @@ class Weather:
         asker: whose it is. What somebody meets follows from how often they have asked, not from who else does: so a run
         in which others are left out goes on as it did.
         """
-        times = self._asked[asker] = self._asked.get(asker, 0) + 1
+        times = self.met(asker)[0] + 1
+        fault = self._strike(f"{asker}/{times}", reused=reused)
+        self._met[asker] = (times, fault)
+        return fault
+
+    def met(self, asker: str) -> tuple[int, Fault | None]:
+        """How often somebody has asked, and what the last of their requests met."""
+        return self._met.get(asker, (0, None))
+
+    def _strike(self, occasion: str, *, reused: bool) -> Fault | None:
         for name, faults in self._faults:
-            point = self._point(f"{name}/{asker}/{times}")
+            point = self._point(f"{name}/{occasion}")
             for fault, rate in faults.rates:
                 point -= rate
                 if point < 0:

@@ -21,6 +21,7 @@ from ...secret import Credential
 from ..judge.judge import Judge
 from ..judge.observed_core import Observer
 from ..judge.violation import InvariantViolated
+from ..provider.fault import Fault
 from ..provider.mock_provider import MockProvider
 from .clock import VirtualClock, chance
 from .hosts import given_providers, host_plans, places_of, pool_for
@@ -114,7 +115,7 @@ class World:
         """Whether its `engine` was entered, which can be done once."""
         self.judge: Judge | None = None
         if judged:
-            self.judge = Judge(self.node.core, self.vault.secrets)
+            self.judge = Judge(self.node.core, self.vault.secrets, met=self._met)
             remembered = RememberedJudge(self.judge, self._violated)
             self.node.core.observers, self.node.watchers = (remembered,), (remembered,)
 
@@ -217,6 +218,14 @@ class World:
 
     def _require_deployment(self, name: str) -> None:
         require_known("deployment", [deployment.name for deployment in self.config.deployments], [name])
+
+    def _met(self, prompt: str) -> tuple[int, Fault | None]:
+        """How many requests with this prompt have come to a provider, and what the last of them met."""
+        for weather in self.weather.values():
+            times, fault = weather.met(prompt)
+            if times:
+                return times, fault
+        return 0, None
 
     def _submit(self, caller: CallerPlan) -> None:
         call = self.node.submit(caller)
