@@ -1,4 +1,5 @@
-"""One credential's place by the book (invariant 18): what was fetched, how long it is good, and what a refresh may be ordered for."""
+"""One credential's place by the book (invariant 18): what was fetched, how long it is good, and what a refresh may be
+ordered for."""
 
 from __future__ import annotations
 

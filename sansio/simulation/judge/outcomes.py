@@ -1,5 +1,5 @@
-"""Invariants 4, 17, 20, 21 and 24, of outcomes: every request has one, which its last attempt accounts for, and is gone after
-it. All facts and orders about requests are read here.
+"""Invariants 4, 17, 20, 21 and 24, of outcomes: every request has one, which its last attempt accounts for, and is gone
+after it. All facts and orders about requests are read here.
 
 `Outcomes` keeps the record of who asked and what runs (`seen.py`) and lets others look at each fact and each order in
 turn: `Counts` (5, 20, 21), `Queueing` (6, 7, 11), `Deadlines` (11), `Retrying` (11 to 14, 23), `Secrecy` (19),

@@ -1,4 +1,5 @@
-"""Invariant 18, of credentials: which may be sent, for how long, and that nobody asks for a new one without need, or twice at a time.
+"""Invariant 18, of credentials: which may be sent, for how long, and that nobody asks for a new one without need, or
+twice at a time.
 
 A credential is known from the report that brought it (`naive_session.py`). It is out of service once it has expired, by
 either clock, and from a 401 of an attempt that carried it until a rebuild has reported one.
