@@ -614,7 +614,17 @@ def test_what_the_judge_found_and_main_swallowed_is_raised_in_the_end(
 
     with pytest.raises(InvariantViolated) as caught:
         run(world, main, backend=backend)
-    assert swallowed == [caught.value]
+    assert swallowed == [caught.value] == [world.violation]
+
+
+def test_what_was_found_of_the_worlds_own_engine_is_raised_too(backend: Any) -> None:
+    world = world_with()
+
+    async def main(engine: Any) -> None:
+        world.violation = InvariantViolated(0, "planted")
+
+    with pytest.raises(InvariantViolated, match="planted"):
+        run(world, main, backend=backend)
 
 
 def test_an_unjudged_world_has_unjudged_engines(backend: Any, monkeypatch: pytest.MonkeyPatch) -> None:

@@ -3,7 +3,6 @@
 from __future__ import annotations
 
 from collections.abc import Callable, Sequence
-from weakref import WeakKeyDictionary
 
 from sansio import Credential, Effect, Event, InferenceError, RefreshSession, RemoteEngineCore, SessionReport
 from sansio.simulation.judge.judge import Judge
@@ -12,15 +11,6 @@ from sansio.simulation.judge.violation import InvariantViolated
 from sansio.simulation.world.clock import chance
 from sansio.simulation.world.vault import place_of
 from sansio.simulation.world.world import World
-
-_FOUND: WeakKeyDictionary[World, list[InvariantViolated]] = WeakKeyDictionary()
-"""What was found wanting of the drivers' engines of each world, whoever swallowed it since."""
-
-
-def check(world: World) -> None:
-    """Raise the first that the judge found of a driver's engine in ``world``, even if that was raised before."""
-    for violation in _FOUND.get(world, ()):
-        raise violation
 
 
 class Place:
@@ -47,7 +37,7 @@ class Place:
         core = ObservedCore(world.config, rng=chance(world.seed, self._name, "engine"), fingerprints=world.fingerprints())
         self._places = [place_of(slot.lanes[0].deployment) for slot in core.roster.sessions]
         if world.judge is not None:
-            self._judge = Judge(core, lambda: [credential.reveal() for credential in world.vault.handed_out])
+            self._judge = Judge(core, world.vault.secrets)
             core.observers = (self,)
         return core
 
@@ -87,7 +77,8 @@ class Place:
 
     def _remember(self, violation: InvariantViolated) -> None:
         self._judge, self._violation = None, violation
-        _FOUND.setdefault(self.world, []).append(InvariantViolated(violation.number, violation.about))  # holds no frames
+        if self.world.violation is None:
+            self.world.violation = violation
 
     def _raise(self) -> None:
         if self._violation is not None:

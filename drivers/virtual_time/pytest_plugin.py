@@ -84,9 +84,7 @@ def pytest_runtest_makereport(item: pytest.Item) -> Generator[None, pytest.TestR
 
 
 def _check(world: World) -> None:
-    from .place import check
-
-    check(world)
+    world.check()
     node = world.node
     if node.calls:
         plans = [call.plan for call in node.calls.values()]

@@ -32,14 +32,16 @@ def run(
     """Run ``main(engine, *args)`` in the time of ``world``: its result.
 
     The engine is the backend's own driver's, entered, and closed at the end. Raises whatever ``main`` raises,
-    `InvariantViolated` where the engine was found wanting, and `RuntimeError` when nothing can happen any more, or the
-    virtual seconds ``give_up_after`` are over.
+    `InvariantViolated` where an engine of this world was found wanting, even if that was caught, `RuntimeError` when nothing
+    can happen any more, or the virtual seconds ``give_up_after`` are over, and `ValueError` for an unknown backend.
     """
     engine = engine_of(world, backend, on_notice=on_notice)
 
     async def whole() -> Result:
         async with engine:
-            return await main(engine, *args)
+            result = await main(engine, *args)
+        world.check()
+        return result
 
     if backend == "trio":
         return run_trio(world, whole, give_up_after=give_up_after)
