@@ -6,7 +6,7 @@ from typing import Any
 
 import pytest
 
-from sansio import Deployment, ExecuteBatch, Message, PoolConfig, RateLimited, Secret, ServerError
+from sansio import CircuitState, Deployment, ExecuteBatch, Message, PoolConfig, RateLimited, Secret, ServerError
 from sansio.connection_pool import Http2
 from sansio.simulation.provider.fault_script import FaultScript
 from sansio.simulation.provider.faults import NeverRespond, Status, Throttle
@@ -17,6 +17,7 @@ from sansio.simulation.world.plan import (
     CallerPlan,
     Conditions,
     Disturbance,
+    DrainNow,
     Faults,
     HostPlan,
     Operate,
@@ -216,3 +217,47 @@ def test_disturbances_of_one_number_are_drawn_independently(level: Any) -> None:
     weather = world.weather[HOST]
     struck = sum(weather.draw(f"prompt {n}", reused=False) is not None for n in range(1_000))
     assert 700 < struck < 800  # three quarters, and not a half
+
+
+# ---- what happens in it ------------------------------------------------------------------------------------------------
+
+
+def test_a_world_may_do_without_a_judge() -> None:
+    world = World(chat(), judged=False, conditions=CALM)
+    with world.engine() as engine:
+        engine.generate(batch())
+    assert world.judge is None
+    world.check()
+
+
+@pytest.mark.parametrize(("stays", "left"), [(0.1, True), (60.0, False)])
+def test_a_caller_leaves_when_its_plan_says_so_unless_it_is_over(stays: float, left: bool) -> None:
+    world = World(chat(), conditions=CALM)
+    world.call(CallerPlan(1, 0.0, "chat", "hello", leaves_after=stays))
+    world.run(0.0)
+    (call,) = world.node.calls.values()
+    world.run(100.0)
+    assert (call.ended, call.left) == (True, left)
+
+
+def test_an_engine_is_drained_at_its_time() -> None:
+    world = World(chat(), conditions=CALM)
+    world.disturb(DrainNow(1, at=5.0))
+    world.run(4.0)
+    assert not world.node.drained
+    world.run(2.0)
+    assert world.node.drained
+
+
+def test_an_operator_acts_at_a_time() -> None:
+    world = World(chat(), conditions=CALM)
+    world.disturb(Operate(1, 5.0, "chat", "rebuild"))
+    world.disturb(Operate(2, 6.0, "chat", "open", 10.0))
+    with world.engine() as engine:
+        engine.generate(batch())
+        world.run(5.5)
+        assert engine.metrics().refreshes == 2
+        world.run(1.0)
+        assert engine.breaker.state() is CircuitState.OPEN
+        world.run(10.0)
+        assert engine.breaker.state() is not CircuitState.OPEN
