@@ -1,5 +1,5 @@
-"""Invariants 15, 16 and 17, of circuits: beside each breaker of the engine a naive one (`naive_breaker.py`), which only knows
-the facts and the notices.
+"""Invariants 15, 16 and 17, of circuits: beside each breaker of the engine a naive one (`naive_breaker.py`), which only
+knows the facts and the notices.
 
 The breakers are only looked at, through what they show without being asked for the time: asking would move them.
 """

@@ -2,8 +2,8 @@
 
 A part reads facts and orders, works out for itself what should come of them, and compares that with what the engine shows.
 In two places it takes the engine's word: whether somebody waits in vain (9) is judged by who the queue says is first, by how
-many slots the lane says it has, and by whether there is room by what the limiter counts; and how requests that were refused at
-once are divided into failed and rejected (5) is not for an outsider to know.
+many slots the lane says it has, and by whether there is room by what the limiter counts; and how requests that were refused
+at once are divided into failed and rejected (5) is not for an outsider to know.
 
 A clock that goes backwards counts as standing still, for a part as for the engine: it goes by the latest time it was told.
 """
