@@ -15,6 +15,7 @@ from sansio.simulation.provider.provider_limiter import ProviderLimits
 from sansio.simulation.world.plan import (
     BadNetwork,
     CallerPlan,
+    ClockJump,
     Conditions,
     Disturbance,
     DrainNow,
@@ -261,3 +262,11 @@ def test_an_operator_acts_at_a_time() -> None:
         assert engine.breaker.state() is CircuitState.OPEN
         world.run(10.0)
         assert engine.breaker.state() is not CircuitState.OPEN
+
+
+def test_the_engines_clocks_are_set_and_the_worlds_go_on() -> None:
+    world = World(chat(), conditions=CALM)
+    world.disturb(ClockJump(1, at=5.0, monotonic=100.0, wall=-50.0))
+    world.run(6.0)
+    assert (world.clock.now, world.node.now()) == (6.0, 106.0)
+    assert world.clock.unix_now - world.node.unix_now() == 50.0
