@@ -12,8 +12,10 @@ import time
 from collections.abc import Generator
 from contextlib import contextmanager
 from pathlib import Path
+from typing import Any
 
 import pytest
+from matplotlib.figure import Figure
 from simulation_mutants import MUTANTS
 
 from drivers.command_line import main
@@ -111,6 +113,20 @@ def test_a_picture_is_the_same_every_time(name: str, capsys: pytest.CaptureFixtu
     assert pictures[0] == pictures[1]
     assert pictures[0].startswith(b"\x89PNG" if name.endswith("png") else b"<?xml")
     assert len(pictures[0]) > 20_000
+
+
+@pytest.mark.parametrize(("scenario", "disturbances"), [("steady", 0), ("brownout", 1), ("throttle_storm", 5)])
+def test_what_went_wrong_is_named_above_everything_that_is_drawn(
+    scenario: str, disturbances: int, capsys: pytest.CaptureFixture[str], monkeypatch: pytest.MonkeyPatch
+) -> None:
+    drawn: list[Figure] = []
+    monkeypatch.setattr(Figure, "savefig", lambda self, *rest, **options: drawn.append(self))
+    printed(capsys, "--scenario", scenario, "--seed", "5", "--level", "requests", "--picture", "run.svg")
+    axis: Any = drawn[0].axes[0]
+    names = [text for text in axis.texts if text.get_text() != " healed"]
+    highest = axis.dataLim.y1 / axis.get_ylim()[1]
+    assert len(names) == disturbances and 0.4 < highest < 0.95
+    assert all(text.get_position()[1] - 0.05 > highest for text in names)
 
 
 def test_several_runs_have_a_picture_each(capsys: pytest.CaptureFixture[str], tmp_path: Path) -> None:

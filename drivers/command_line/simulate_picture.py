@@ -18,6 +18,12 @@ _matplotlib: Any = matplotlib
 _STATES: Final = {"closed": "#8bc28b", "half_open": "#f0c75e", "open": "#d9605a"}
 _ENDS: Final = {"done": "#4f9d69", "failed": "#c8453b", "rejected": "#e39a3b", "cancelled": "#9a9a9a"}
 
+_ROWS: Final = 6
+"""So many names of what went wrong stand below each other."""
+
+_ROW: Final = 0.075
+"""How much of the panel's height each of them takes."""
+
 _ABOVE: Final[dict[str, Any]] = {
     "loc": "lower right", "bbox_to_anchor": (1.0, 0.97), "frameon": False, "ncols": 6, "fontsize": 8, "borderaxespad": 0.2,
 }  # fmt: skip
@@ -59,6 +65,8 @@ def _requests(axis: Any, timeline: Timeline) -> None:
         axis.bar(starts, heights, width, bottom=below, align="edge", color=color, label=name)
         below = [low + height for low, height in zip(below, heights, strict=True)]
     axis.step(starts, timeline.submitted, where="post", color="#222222", linewidth=1.0, label="asked")
+    labels = _ROW * (1 + min(len(timeline.disturbances), _ROWS))
+    axis.set_ylim(0, max(1, *timeline.submitted, *below) / (1 - labels))
     axis.set_ylabel(f"requests / {width:.2g} s")
     _legend(axis)
 
@@ -120,9 +128,10 @@ def _shade(axis: Any, timeline: Timeline) -> None:
 
 
 def _name_shades(axis: Any, timeline: Timeline) -> None:
+    """What went wrong, above everything that is drawn there (`_requests` leaves room)."""
     place = axis.get_xaxis_transform()
     for row, span in enumerate(timeline.disturbances):
-        height = 0.97 - 0.075 * (row % 6)
+        height = 0.97 - _ROW * (row % _ROWS)
         axis.text(
             span.begin, height, f" {span.name[:70]}", transform=place, fontsize=6.5, color="#8d2f2a", va="top", clip_on=True
         )
