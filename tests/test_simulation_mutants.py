@@ -17,5 +17,6 @@ def test_a_planted_defect_is_found_and_found_again(mutant: Mutant, monkeypatch: 
     first, again = run(plan, digest=True), run(plan_of(mutant.seed), digest=True)
     assert first.violation is not None
     assert first.violation.number == mutant.number
-    assert again == first
-    assert again.text() == first.text()
+    # Not the header: how long a world may take to recover is worked out by code that the defect may be in.
+    assert (again.violation, again.last_events, again.digest) == (first.violation, first.last_events, first.digest)
+    assert again.body() == first.body()
