@@ -287,3 +287,12 @@ def test_a_run_that_is_cut_short_ends_there(monkeypatch: pytest.MonkeyPatch) -> 
     assert line.seconds == line.healed_at == 0.0
     assert line.submitted == (0,) and line.limit_used["chat"] == (0.0,) and line.circuits == {"chat": (), "chat (key)": ()}
     assert line.disturbances[0].begin == 5.0, "what was going to happen, all the same"
+
+
+def test_the_verdict_is_a_line_or_two() -> None:
+    good = run(make_plan(callers=1))
+    assert good.verdict() == f"result       ok: {good.seconds:.3f} s of virtual time, {good.facts} facts"
+    crashed = replace(good, violation=Violation(0, "KeyError: 1\n  in a.py, f\n  in b.py, g"))
+    first, second = crashed.verdict().split("\n")
+    assert first.startswith("result       VIOLATION of 0 (nothing crashes) after ")
+    assert second == "             KeyError: 1"
