@@ -430,7 +430,7 @@ def test_a_judge_has_all_parts() -> None:
     rig.end(1)
     judge.healed(rig.now, rig.now + rig.unix_ahead)
     assert [type(part).__name__ for part in judge.parts] == [
-        "Outcomes", "Progress", "CircuitModel", "LimitModel", "SessionModel",
+        "Outcomes", "Progress", "CircuitModel", "LimitModel", "SessionModel", "Reasons",
     ]  # fmt: skip
 
 

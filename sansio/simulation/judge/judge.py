@@ -14,6 +14,7 @@ from .observed_core import ObservedCore
 from .outcomes import Outcomes
 from .part import Part, SeesChunks, SeesEnds, SeesSending
 from .progress import Progress
+from .reasons import Reasons
 from .session_model import SessionModel
 
 if TYPE_CHECKING:
@@ -36,7 +37,8 @@ class Judge:
         parts: Sequence[Part] | None = None,
     ) -> None:
         if parts is None:
-            parts = (Outcomes(core, secrets), Progress(core), CircuitModel(core), LimitModel(core), SessionModel(core))
+            models = (CircuitModel(core), LimitModel(core), SessionModel(core))
+            parts = (Outcomes(core, secrets), Progress(core), *models, Reasons(core))
         if met is not None:
             parts = (*parts, Hints(core, met))
         self.parts = tuple(parts)

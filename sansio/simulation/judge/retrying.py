@@ -113,7 +113,7 @@ def _check_count(asked: Asked) -> None:
 
 def _check_wait(asked: Asked, wait: float) -> None:
     policy, hint = asked.lane.retry, asked.hint
-    shortest, longest = _bounds(policy, asked.attempts - asked.refreshed - asked.resent)
+    shortest, longest = bounds(policy, asked.attempts - asked.refreshed - asked.resent)
     if hint is not None:
         if hint > policy.max_retry_after:
             about = f"{asked} is to wait for a hint of {hint:g} s, max_retry_after is {policy.max_retry_after:g}"
@@ -128,7 +128,7 @@ def _check_wait(asked: Asked, wait: float) -> None:
         )
 
 
-def _bounds(policy: RetryPolicy, retry: int) -> tuple[float, float]:
+def bounds(policy: RetryPolicy, retry: int) -> tuple[float, float]:
     """The shortest and the longest wait before a retry, by its number."""
     jitter, cap = policy.jitter, policy.max_backoff
     factor = 3.0 if jitter is JitterKind.DECORRELATED else policy.backoff_multiplier

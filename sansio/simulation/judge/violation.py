@@ -38,6 +38,7 @@ INVARIANTS: dict[int, str] = {
     23: "a clock going backwards changes nothing",
     24: "cancelling gives everything back at once",
     26: "no step without progress",
+    27: "nobody fails without a reason",
 }
-"""What every world is held to, in a few words each. Numbered as in the project's specification; 0 stands for an
-exception that nobody should have raised."""
+"""What every world is held to, in a few words each. Numbered as in the project's specification; beside these, 0
+stands for an exception that nobody should have raised, and 27 for a failure that was not due."""

@@ -1,0 +1,131 @@
+"""What attempts cost, added up by hand: what a budget that rejects has given out at most, and the sum of all there was.
+
+Amounts are whole nano-dollars.
+"""
+
+from __future__ import annotations
+
+from collections import deque
+from typing import Final
+
+from ...batch import TokenUsage
+from ...budget import Budget, BudgetAction
+from ...cost import CostTotals
+from ...lane import Lane
+from ...prices import Price
+from .violation import InvariantViolated
+
+_NANO: Final = 1_000_000_000
+_LONGER: Final = 1.002
+"""A charge may be held a thousandth of its window longer, and not shorter."""
+
+_HOUR: Final = 3_600.0
+_DAY: Final = 86_400.0
+
+
+class Reserved:
+    """What one attempt is charged."""
+
+    __slots__ = ("amount", "at")
+
+    def __init__(self, amount: int, at: float) -> None:
+        self.amount = amount
+        self.at = at
+
+
+class Spending:
+    """What a deployment with a budget that rejects has reserved and spent: at least what its ledger still holds."""
+
+    __slots__ = ("_charges", "_limits", "_price", "_total")
+
+    def __init__(self, budget: Budget, price: Price) -> None:
+        limits = ((budget.max_spend_per_hour_usd, _HOUR), (budget.max_spend_per_day_usd, _DAY))
+        self._limits = [(round(limit * _NANO), span * _LONGER) for limit, span in limits if limit is not None]
+        self._price = price
+        self._charges: deque[Reserved] = deque()
+        self._total = 0
+
+    def reserve(self, tokens: tuple[int, int], now: float) -> Reserved:
+        """An attempt begins that may use so many input and output tokens."""
+        charge = Reserved(self._cost(tokens), now)
+        self._charges.append(charge)
+        self._total += charge.amount
+        return charge
+
+    def give_back(self, charge: Reserved) -> None:
+        """Nothing was used."""
+        self._edit(charge, 0)
+
+    def settle(self, charge: Reserved, usage: TokenUsage | None) -> None:
+        """It is over. Where it is not known what was used, the reservation stays."""
+        if usage is None or usage.provenance == "unknown":
+            return
+        spent = round(usd_of(usage, self._price) * _NANO)
+        self._edit(charge, spent if usage.provenance == "exact" else max(spent, charge.amount))
+
+    def may_refuse(self, tokens: tuple[int, int], now: float) -> bool:
+        """Whether a request of this size may find too little left."""
+        amount = self._cost(tokens)
+        return any(self._within(span, now) + amount > limit for limit, span in self._limits)
+
+    def _within(self, span: float, now: float) -> int:
+        charges = self._charges
+        if not charges or charges[0].at >= now - span:
+            return self._total
+        return sum(charge.amount for charge in charges if charge.at >= now - span)
+
+    def _edit(self, charge: Reserved, amount: int) -> None:
+        self._total += amount - charge.amount
+        charge.amount = amount
+
+    def _cost(self, tokens: tuple[int, int]) -> int:
+        return round(usd_of(TokenUsage(*tokens), self._price) * _NANO)
+
+
+def spending_of(lane: Lane) -> Spending | None:
+    """What a lane spends, where it has a budget that rejects."""
+    budget, price = lane.deployment.spending, lane.price
+    if budget is None or price is None or budget.on_exceeded is not BudgetAction.REJECT:
+        return None
+    return Spending(budget, price)
+
+
+class Bill:
+    """Every attempt that used something, with its price."""
+
+    __slots__ = ("_used",)
+
+    def __init__(self) -> None:
+        self._used: list[tuple[TokenUsage | None, Price | None]] = []
+
+    def used(self, usage: TokenUsage | None, price: Price | None) -> None:
+        """One attempt used so much."""
+        self._used.append((usage, price))
+
+    def check(self, shown: CostTotals) -> None:
+        """Compare with the engine's sums."""
+        unknown = exact = estimated = 0
+        for usage, price in self._used:
+            if usage is None or price is None or usage.provenance == "unknown":
+                unknown += 1
+            elif usage.provenance == "exact":
+                exact += round(usd_of(usage, price) * _NANO)
+            else:
+                estimated += round(usd_of(usage, price) * _NANO)
+        mine = len(self._used), unknown, exact / _NANO, estimated / _NANO
+        theirs = shown.attempts, shown.unknown, shown.exact_usd, shown.estimated_usd
+        if mine != theirs:
+            names = "attempts, of these unknown, exact and estimated dollars"
+            raise InvariantViolated(21, f"what was used costs {mine} ({names}), the engine's sum is {theirs}")
+
+
+def usd_of(usage: TokenUsage, price: Price) -> float:
+    """By the price list."""
+    now = price.at(usage.input_tokens)
+    cached = min(usage.cached_input_tokens, usage.input_tokens)
+    written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    plain = usage.input_tokens - cached - written
+    total = plain * now.input
+    total += cached * (now.input if now.cached_input is None else now.cached_input)
+    total += written * (now.input if now.cache_write is None else now.cache_write)
+    return (total + usage.output_tokens * now.output) / 1_000_000
