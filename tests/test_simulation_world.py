@@ -270,3 +270,21 @@ def test_the_engines_clocks_are_set_and_the_worlds_go_on() -> None:
     world.run(6.0)
     assert (world.clock.now, world.node.now()) == (6.0, 106.0)
     assert world.clock.unix_now - world.node.unix_now() == 50.0
+
+
+def test_one_secret_at_two_hosts_is_one_key() -> None:
+    hello = ExecuteBatch(messages=[Message(role="user", content="hello")])
+    config = {"api_key": Secret.from_env("SHARED")}
+    two = [
+        Deployment(name=name, model="gpt-4o", runtime_config={**config, "endpoint": f"http://{name}.test/v1"})
+        for name in ("one", "two")
+    ]
+    world = World(two)
+    with world.engine() as engine:
+        for rotated in (False, True):
+            if rotated:
+                world.disturb(RotateKey(0, 0.0, "one.test", vault_lag=0.1))
+                world.run(1)
+            for name in ("one", "two"):
+                assert engine.generate(hello, deployment=name).text.startswith("[hello]")
+    assert engine.metrics().refreshes == 2

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import importlib
 import re
 from pathlib import Path
 
@@ -29,6 +30,11 @@ def test_no_block_knows_more_than_what_is_public() -> None:
         "drivers.virtual_time.pytest_plugin",
     }
     assert set(re.findall(r"^from ((?:sansio|drivers)\b\S*) import", DOCUMENT, re.MULTILINE)) == public
+
+
+def test_the_plugin_it_asks_for_is_there() -> None:
+    (line,) = re.findall(r"^```py\npytest_plugins = \[\"(.*)\"\]\n```$", DOCUMENT, re.MULTILINE)
+    assert hasattr(importlib.import_module(line), "simulated_world")
 
 
 def test_the_first_has_ten_lines() -> None:

@@ -4,7 +4,9 @@
         world = simulated_world(deployment)
         with world.engine() as engine: ...
 
-It is loaded with every run of pytest, so it imports nothing of the project before the fixture is used.
+Whoever wants it says so: ``pytest_plugins = ["drivers.virtual_time.pytest_plugin"]`` in a conftest.py. (A plugin that loads
+by itself would break runs of projects which have a package called ``drivers`` of their own.) It imports nothing of the
+project before the fixture is used.
 """
 
 from __future__ import annotations

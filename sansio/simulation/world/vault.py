@@ -1,6 +1,6 @@
 """Where credentials come from, in a world: handed out after a moment, and sometimes not at all.
 
-A *place* is where a key is kept: a host and the reference that a deployment has to its secret (`place_of`).
+A *place* is where a key is kept: what a deployment's reference to its secret points to (`place_of`).
 """
 
 from __future__ import annotations
@@ -10,7 +10,6 @@ from random import Random
 
 from ...deployment import Deployment
 from ...errors import InferenceError, NetworkError
-from ...http import parse_origin
 from ...secret import Credential
 from .clock import VirtualClock
 
@@ -75,6 +74,6 @@ class Vault:
 
 
 def place_of(deployment: Deployment) -> str:
-    """Where the key of a deployment is kept."""
+    """Where the key of a deployment is kept: deployments with one secret share it, whichever hosts they ask."""
     secret = deployment.config.secret
-    return f"{parse_origin(deployment.codec().endpoint).host} {'' if secret is None else secret.reference}"
+    return "" if secret is None else secret.reference

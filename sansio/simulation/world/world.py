@@ -41,7 +41,6 @@ from .plan import (
     Plan,
     RotateKey,
     VaultDown,
-    host_of,
 )
 from .plan_checks import require_known
 from .remembering import Remembered, RememberedJudge
@@ -92,7 +91,7 @@ class World:
         self.clock = VirtualClock()
         self.vault = Vault(self.clock, chance(seed, "vault"))
         self._places = places_of(self.config)
-        self._rotations: dict[str, int] = dict.fromkeys(self._places, 0)
+        self._rotations = {place: 0 for places in self._places.values() for place in places}
         self.hosts = host_plans(hosts, list(self._places))
         self.weather = {host: Weather(chance(seed, "weather", host), conditions or Conditions()) for host in self._places}
         self.providers: dict[str, MockProvider | RequestProvider] = {}
@@ -267,31 +266,34 @@ class World:
             self.node.tell(OverrideCircuit(order.deployment, CircuitAction(order.action), seconds))
 
     def _rotate(self, rotation: RotateKey) -> None:
-        host = rotation.host
-        self._rotations[host] += 1
-        self.providers[host].rotate_keys(self._keys(host))
-        self.clock.call_later(rotation.vault_lag, lambda: self._store_keys(host))
+        """The keys of a host change; so they do at the other hosts that are asked with the same secrets."""
+        changed = self._places[rotation.host]
+        for place in changed:
+            self._rotations[place] += 1
+        concerned = [host for host, places in self._places.items() if not set(places).isdisjoint(changed)]
+        for host in concerned:
+            self.providers[host].rotate_keys(self._keys(host))
+        self.clock.call_later(rotation.vault_lag, lambda: self._store_keys(rotation.host))
 
     def _repair(self, host: str) -> None:
         for place in self._places[host]:
             self.vault.repair(place)
 
+    def _key(self, place: str) -> str:
+        """The key that is good now, of one place."""
+        return f"sk-simulated-{list(self._rotations).index(place)}-{self._rotations[place]}"
+
     def _keys(self, host: str) -> list[str]:
-        """The keys that are good now, one for each place."""
-        return [f"sk-simulated-{host}-{at}-{self._rotations[host]}" for at in range(len(self._places[host]))]
+        """Those that a host takes now."""
+        return [self._key(place) for place in self._places[host]]
 
     def _store_keys(self, host: str) -> None:
-        for place, key in zip(self._places[host], self._keys(host), strict=True):
-            self.vault.store(place, key, self.hosts[host].key_lifetime)
+        for place in self._places[host]:
+            self.vault.store(place, self._key(place), self.hosts[host].key_lifetime)
 
     def fingerprints(self) -> dict[str, str]:
         """Those of the keys that are good now, by deployment."""
-        found: dict[str, str] = {}
-        for deployment in self.config.deployments:
-            host = host_of(deployment)
-            key = self._keys(host)[self._places[host].index(place_of(deployment))]
-            found[deployment.name] = Credential(key).fingerprint
-        return found
+        return {each.name: Credential(self._key(place_of(each))).fingerprint for each in self.config.deployments}
 
     def _wire_node(self, given: Mapping[str, MockProvider], pool: PoolConfig | None) -> WireNode:
         self.network = network = Network(self.clock, self.seed)
