@@ -10,6 +10,7 @@ from judged_rig import JudgedRig, violates
 
 from sansio.batch import ExecuteBatch, Message, TokenChunk, TokenUsage, Tool
 from sansio.errors import BadRequest, InferenceError, ServerError
+from sansio.simulation.judge.callers import _Ids
 from sansio.simulation.world.node import Call, batch_of
 from sansio.simulation.world.plan import CallerPlan
 
@@ -189,3 +190,12 @@ def test_what_was_sent_for_a_request_that_is_over_is_not_judged_by_its_text() ->
     scene.send()
     scene.hand("anything")
     scene.end(told=False)
+
+
+def test_who_is_over_is_remembered_in_little_space() -> None:
+    over = _Ids()
+    for number in (2, 1, 4, 3, 7):
+        assert number not in over
+        over.add(number)
+    assert [number for number in range(-1, 9) if number in over] == [1, 2, 3, 4, 7]
+    assert over._above == {7}

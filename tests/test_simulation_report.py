@@ -8,6 +8,7 @@ from itertools import pairwise
 import pytest
 from simulation_plans import HOST, OUTAGE, deployment, make_plan
 
+from sansio.secret import Secret
 from sansio.simulation import SlowTokens, Status
 from sansio.simulation.scenarios.failure import Violation
 from sansio.simulation.scenarios.labels import described, label_of
@@ -237,7 +238,7 @@ def test_a_long_run_has_wider_bins() -> None:
 
 
 def test_limiters_and_circuits_are_named_after_those_who_share_them() -> None:
-    unlimited = deployment("other", "other.test", rate_limits={})
+    unlimited = deployment("other", "other.test", rate_limits={}, api_key=Secret.from_env("ANOTHER"))
     plan = make_plan(deployments=(deployment(), deployment("twin"), unlimited))
     report = run(plan, timeline=True)
     assert report.violation is None and report.timeline is not None

@@ -130,9 +130,19 @@ def test_what_was_sent_while_a_world_recovered_has_time_of_its_own() -> None:
     plan = replace(make_plan(Operate(0, 29.0, "chat", "open", 20.0)), hosts=(HostPlan(HOST, token_delay=2.0),))
     whole = run(plan)
     assert whole.recovery is not None
-    tight = run(replace(plan, heal_within=whole.recovery + 0.5))
-    assert tight.violation is None and tight.seconds > 30.0 + whole.recovery + 0.5
+    answered = whole.recovery + 6.5  # three tokens later somebody has an answer
+    tight = run(replace(plan, heal_within=answered))
+    assert tight.violation is None and tight.seconds > 30.0 + answered
     assert run(replace(plan, heal_within=whole.recovery - 0.25)).violation is not None
+
+
+def test_somebody_has_to_be_answered_after_the_faults(monkeypatch: pytest.MonkeyPatch) -> None:
+    """Where nobody waits any more and every circuit is closed, all may still be refused."""
+    monkeypatch.setattr(World, "heal", lambda self: None)
+    patient = deployment(circuit_breaker={"failure_threshold": 10_000})
+    for_long = Faults(0, 1.0, 500.0, HOST, ((Status(503), 1.0),))
+    plan = make_plan(for_long, deployments=(patient,), heal_within=20.0)
+    assert still_open(plan) == "20.000 s after the faults stopped: nobody was answered by chat"
 
 
 def test_recovery_is_of_those_who_had_asked_by_the_end_of_the_last_disturbance() -> None:
@@ -368,7 +378,8 @@ def still_open(plan: Plan) -> str:
 
 def test_a_circuit_that_does_not_close_in_time() -> None:
     plan = make_plan(Operate(0, 29.0, "chat", "open", 500.0), heal_within=50.0)
-    assert still_open(plan) == "50.000 s after the faults stopped: the circuit of chat is not closed"
+    why = "the circuit of chat is not closed, nobody was answered by chat"
+    assert still_open(plan) == f"50.000 s after the faults stopped: {why}"
     assert run(plan).seconds == 80.0
 
 

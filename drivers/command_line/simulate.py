@@ -20,9 +20,6 @@ from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
-from rich.console import Console
-from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
 from sansio.simulation.scenarios.catalogue import SCENARIOS
 from sansio.simulation.scenarios.report import Report, header
 from sansio.simulation.scenarios.run import run
@@ -257,10 +254,13 @@ def _refuse_with_seeds(arguments: argparse.Namespace) -> None:
 
 @contextmanager
 def _progress(runs: int) -> Generator[Callable[[], None]]:
-    console = Console(stderr=True)
-    if not console.is_terminal:
+    if not sys.stderr.isatty():
         yield lambda: None
         return
+    from rich.console import Console  # here, because nothing else of this command needs it
+    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
+
+    console = Console(stderr=True)
     columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
     with Progress(*columns, console=console, transient=True) as progress:
         task = progress.add_task("runs", total=runs)

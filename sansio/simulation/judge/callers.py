@@ -29,7 +29,7 @@ class Callers:
         self._requests = requests
         self._heard: dict[int, _Heard] = {}
         self._outcomes: dict[int, InferenceError | None] = {}
-        self._over: set[int] = set()
+        self._over = _Ids()
 
     def completed(self, request_id: int, error: InferenceError | None) -> None:
         """The engine ordered a caller to be told this."""
@@ -114,6 +114,26 @@ class _Heard:
             raise InvariantViolated(
                 20, f"request {call.request_id} used {self.usage} input and output tokens, and was told {_shown(usage)}"
             )
+
+
+class _Ids:
+    """Numbers that nearly come in order: all up to one, and some above it."""
+
+    __slots__ = ("_above", "_up_to")
+
+    def __init__(self) -> None:
+        self._up_to = 0
+        self._above: set[int] = set()
+
+    def __contains__(self, number: int) -> bool:
+        return 0 < number <= self._up_to or number in self._above
+
+    def add(self, number: int) -> None:
+        """One more."""
+        self._above.add(number)
+        while self._up_to + 1 in self._above:
+            self._up_to += 1
+            self._above.discard(self._up_to)
 
 
 _NONE = object()

@@ -2,8 +2,6 @@
 
 from __future__ import annotations
 
-from collections.abc import Iterable
-
 from ...batch import TokenUsage
 from .observed_core import ObservedCore
 from .violation import InvariantViolated
@@ -25,14 +23,14 @@ class Counts:
         """Requests refused in the step they came in: before they were accepted, or just after. That is not for an outsider
         to know, so they may be counted as either."""
         self.unknown = 0
-        self._used: list[TokenUsage] = []
+        self._used = [0, 0, 0, 0, 0]
 
     def used(self, usage: TokenUsage | None) -> None:
         """An attempt used so much."""
         if usage is None:
             self.unknown += 1
         else:
-            self._used.append(usage)
+            self._used = _sum(self._used, usage)
 
     def check(self, alive: int) -> None:
         """After every fact: ``alive`` requests are neither refused nor over."""
@@ -59,7 +57,7 @@ class Counts:
 
     def healed(self) -> None:
         """The sums of all usage."""
-        used, shown = _sum(self._used), _sum([self._core.registry.usage.value()])
+        used, shown = self._used, _sum([0, 0, 0, 0, 0], self._core.registry.usage.value())
         if used != shown:
             names = "input, output, cached input, cache write and reasoning tokens"
             raise InvariantViolated(21, f"all attempts used {used} {names}, the engine's sum is {shown}")
@@ -87,12 +85,11 @@ class Counts:
         return f"{counted}; metrics: {metrics}"
 
 
-def _sum(used: Iterable[TokenUsage]) -> list[int]:
-    totals = [0, 0, 0, 0, 0]
-    for usage in used:
-        totals[0] += usage.input_tokens
-        totals[1] += usage.output_tokens
-        totals[2] += usage.cached_input_tokens
-        totals[3] += usage.cache_write_tokens
-        totals[4] += usage.reasoning_tokens
-    return totals
+def _sum(totals: list[int], usage: TokenUsage) -> list[int]:
+    return [
+        totals[0] + usage.input_tokens,
+        totals[1] + usage.output_tokens,
+        totals[2] + usage.cached_input_tokens,
+        totals[3] + usage.cache_write_tokens,
+        totals[4] + usage.reasoning_tokens,
+    ]

@@ -10,6 +10,8 @@ from __future__ import annotations
 from collections.abc import Callable
 from typing import Final
 
+from ...budget import BudgetAction
+from ...deployment import Deployment
 from ...queue import Priority
 from ..judge.violation import InvariantViolated
 from ..provider.mock_provider import MockProvider
@@ -63,7 +65,7 @@ def run(plan: Plan, *, digest: bool = False, timeline: bool = False) -> Report:
         if promise is not None:
             promise.check()
     except Exception as error:  # whatever it is: nothing may crash
-        violation = violation_of(error, [credential.reveal() for credential in world.vault.handed_out])
+        violation = violation_of(error, world.vault.secrets())
     return recorder.report(
         violation,
         digest=None if digester is None else digester.value(),
@@ -91,6 +93,8 @@ class _Run:
         self._world = world
         self._recorder = recorder
         self._follow_ups: dict[str, list[Call]] = {deployment.name: [] for deployment in plan.deployments}
+        self._unserved = {each.name for each in plan.deployments if plan.disturbances and not _may_reject(each)}
+        """The deployments that have answered nobody since the faults stopped, and have to."""
         self._drains = any(isinstance(each, DrainNow) for each in plan.disturbances)
         self._limit = plan.seconds + plan.heal_within
 
@@ -149,11 +153,15 @@ class _Run:
     # ---- what is still open -------------------------------------------------------------------------------------------
 
     def _not_recovered(self) -> list[str]:
+        for name, calls in self._follow_ups.items():
+            if any(call.ended and call.error is None for call in calls):
+                self._unserved.discard(name)
         first, node = self._recorder.first_follow_up, self._world.node
         open_circuits = [each for each in node.core.roster.circuits if each.breaker.opened_at is not None]
         return [
             *self._unanswered([call for call in node.calls.values() if call.plan.number < first]),
             *(f"the circuit of {name_of(circuit)} is not closed" for circuit in open_circuits),
+            *(f"nobody was answered by {name}" for name in self._follow_ups if name in self._unserved),
         ]
 
     def _unanswered(self, calls: list[Call]) -> list[str]:
@@ -175,6 +183,11 @@ class _Run:
             if isinstance(provider, MockProvider) and provider.connections_open:
                 found.append(f"{provider.connections_open} connections are open at {host}")
         return found
+
+
+def _may_reject(deployment: Deployment) -> bool:
+    """Whether its money may be spent, for longer than any run lasts."""
+    return deployment.spending is not None and deployment.spending.on_exceeded is BudgetAction.REJECT
 
 
 def _check(plan: Plan) -> None:
