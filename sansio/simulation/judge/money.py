@@ -26,42 +26,47 @@ _DAY: Final = 86_400.0
 class Reserved:
     """What one attempt is charged."""
 
-    __slots__ = ("amount", "at")
+    __slots__ = ("amount", "at", "spending")
 
-    def __init__(self, amount: int, at: float) -> None:
+    def __init__(self, spending: Spending, amount: int, at: float) -> None:
+        self.spending = spending
         self.amount = amount
         self.at = at
+
+    def give_back(self) -> None:
+        """Nothing was used."""
+        self._stand_at(0)
+
+    def settle(self, usage: TokenUsage | None) -> None:
+        """It is over. Where it is not known what was used, the reservation stays."""
+        if usage is None or usage.provenance == "unknown":
+            return
+        spent = round(usd_of(usage, self.spending.price) * _NANO)
+        self._stand_at(spent if usage.provenance == "exact" else max(spent, self.amount))
+
+    def _stand_at(self, amount: int) -> None:
+        self.spending.total += amount - self.amount
+        self.amount = amount
 
 
 class Spending:
     """What a deployment with a budget that rejects has reserved and spent: at least what its ledger still holds."""
 
-    __slots__ = ("_charges", "_limits", "_price", "_total")
+    __slots__ = ("_charges", "_limits", "price", "total")
 
     def __init__(self, budget: Budget, price: Price) -> None:
         limits = ((budget.max_spend_per_hour_usd, _HOUR), (budget.max_spend_per_day_usd, _DAY))
         self._limits = [(round(limit * _NANO), span * _LONGER) for limit, span in limits if limit is not None]
-        self._price = price
+        self.price = price
         self._charges: deque[Reserved] = deque()
-        self._total = 0
+        self.total = 0
 
     def reserve(self, tokens: tuple[int, int], now: float) -> Reserved:
         """An attempt begins that may use so many input and output tokens."""
-        charge = Reserved(self._cost(tokens), now)
+        charge = Reserved(self, self._cost(tokens), now)
         self._charges.append(charge)
-        self._total += charge.amount
+        self.total += charge.amount
         return charge
-
-    def give_back(self, charge: Reserved) -> None:
-        """Nothing was used."""
-        self._edit(charge, 0)
-
-    def settle(self, charge: Reserved, usage: TokenUsage | None) -> None:
-        """It is over. Where it is not known what was used, the reservation stays."""
-        if usage is None or usage.provenance == "unknown":
-            return
-        spent = round(usd_of(usage, self._price) * _NANO)
-        self._edit(charge, spent if usage.provenance == "exact" else max(spent, charge.amount))
 
     def may_refuse(self, tokens: tuple[int, int], now: float) -> bool:
         """Whether a request of this size may find too little left."""
@@ -71,15 +76,11 @@ class Spending:
     def _within(self, span: float, now: float) -> int:
         charges = self._charges
         if not charges or charges[0].at >= now - span:
-            return self._total
+            return self.total
         return sum(charge.amount for charge in charges if charge.at >= now - span)
 
-    def _edit(self, charge: Reserved, amount: int) -> None:
-        self._total += amount - charge.amount
-        charge.amount = amount
-
     def _cost(self, tokens: tuple[int, int]) -> int:
-        return round(usd_of(TokenUsage(*tokens), self._price) * _NANO)
+        return round(usd_of(TokenUsage(*tokens), self.price) * _NANO)
 
 
 def spending_of(lane: Lane) -> Spending | None:

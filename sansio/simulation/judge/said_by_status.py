@@ -32,13 +32,12 @@ def misread(status: int, error: InferenceError) -> str | None:
     if kind != expected:
         by_code = kind in _BY_CODE and error.code is not None
         by_message = kind in _BY_MESSAGE and 400 <= status < 500 and status not in (401, 403, 404)
-        return None if by_code or by_message else f"is {expected}, and was read as {kind}"
+        return None if by_code or by_message else f"was answered with status {status}, which was read as {kind!r}"
     usual = type(error)
-    if error.should_retry is None and error.retryable is not usual.retryable:
-        return f"may{' not' if error.retryable else ''} be retried, and was read otherwise"
-    if error.counts_as_circuit_failure is not usual.counts_as_circuit_failure:
-        return "was read as something else to the circuit than it is"
-    return None
+    retried = error.should_retry is not None or error.retryable is usual.retryable
+    if retried and error.counts_as_circuit_failure is usual.counts_as_circuit_failure:
+        return None
+    return f"was answered with status {status}, and its {kind!r} is no usual one"
 
 
 def _kind_of(status: int) -> str:
