@@ -18,18 +18,20 @@ from typing import Any
 import pytest
 
 from sansio import circuits, classify, queue, session, sse
-from sansio.batch import TokenEstimate, TokenUsage
-from sansio.budget import OutputPercentile
+from sansio.batch import TokenEstimate, Tokens, TokensBuilder, TokenUsage
+from sansio.budget import BudgetAction, BudgetLedger, BudgetRefusal, OutputPercentile
 from sansio.circuit_breaker import CircuitBreaker, CircuitPermit, CircuitState, Outcome
+from sansio.cost import CostLedger
 from sansio.engine import RemoteEngineCore
-from sansio.errors import StreamInterrupted
-from sansio.events import Cancel, Complete, HeadReceived
+from sansio.errors import BadRequest, EngineClosed, Internal, LimitExceeded, StreamInterrupted
+from sansio.events import Cancel, Complete, Drain, HeadReceived
 from sansio.exchange import Exchange
-from sansio.lane import Lane, Lease, Request
+from sansio.lane import Lane, Lease, Request, RequestState
 from sansio.rate_limit import Permit, RateLimiter
 from sansio.registry import Registry
-from sansio.retry import Attempt, RetryBudget, RetryEngine
+from sansio.retry import Attempt, GiveUp, RetryBudget, RetryEngine
 from sansio.session import AuthVerdict, RemoteSession
+from sansio.sessions import Sessions
 from sansio.simulation.scenarios.run import run
 from sansio.simulation.scenarios.sweep import plan_of
 from sansio.timers import Timers
@@ -373,6 +375,152 @@ def middling_output_reserved(patch: Patch) -> None:
     patch.setattr(OutputPercentile, "value", wrong)
 
 
+# ---- giving up: what is done may be done, and was not called for ---------------------------------------------------------
+
+
+def never_retried(patch: Patch) -> None:
+    patch.setattr(RetryEngine, "decide", lambda self, attempt, error, *rest: GiveUp("not_retryable", error))
+
+
+def given_up_one_early(patch: Patch) -> None:
+    decide = RetryEngine.decide
+
+    def wrong(self: RetryEngine, attempt: Attempt, *rest: Any) -> Any:
+        return decide(self, replace(attempt, number=attempt.number + 1), *rest)
+
+    patch.setattr(RetryEngine, "decide", wrong)
+
+
+def retry_budget_halved(patch: Patch) -> None:
+    right = RetryBudget.available
+    patch.setattr(RetryBudget, "available", lambda self, now: right(self, now) - 5)
+
+
+def server_error_is_a_bad_request(patch: Patch) -> None:
+    right = classify._kind_of
+    patch.setattr(classify, "_kind_of", lambda status: BadRequest if status >= 500 else right(status))
+
+
+def failure_disguised(patch: Patch) -> None:
+    """A 503 ends as a defect of ours."""
+    right = Registry.finish
+
+    def wrong(self: Registry, request: Request, error: Any) -> None:
+        right(self, request, Internal("boom") if error is not None and error.status == 503 else error)
+
+    patch.setattr(Registry, "finish", wrong)
+
+
+def deadline_at_half_time(patch: Patch) -> None:
+    init = Request.__init__
+
+    def wrong(self: Request, add: Any, lane: Lane, order: int, now: float) -> None:
+        init(self, add, lane, order, now)
+        if add.timeout is not None:
+            self.deadline = self.entry.deadline = now + add.timeout / 2
+
+    patch.setattr(Request, "__init__", wrong)
+
+
+def timeouts_cut_short(patch: Patch) -> None:
+    right = Exchange._enter
+
+    def wrong(self: Exchange, phase: Any, now: float, timeout: float | None) -> None:
+        right(self, phase, now, None if timeout is None else timeout * 0.7)
+
+    patch.setattr(Exchange, "_enter", wrong)
+
+
+def refused_as_too_large(patch: Patch) -> None:
+    """Every second request is."""
+    right = RemoteEngineCore._refusal
+
+    def wrong(self: RemoteEngineCore, request: Request) -> Any:
+        return right(self, request) if request.order % 2 else LimitExceeded()
+
+    patch.setattr(RemoteEngineCore, "_refusal", wrong)
+
+
+def half_of_the_budget(patch: Patch) -> None:
+    right = BudgetLedger.reserve
+
+    def wrong(self: BudgetLedger, usd: float, now: float) -> Any:
+        rejects = self.budget.on_exceeded is BudgetAction.REJECT
+        spent = any(window.level(now) * 2 > window.limit for window in self._windows)
+        return BudgetRefusal(None) if rejects and spent else right(self, usd, now)
+
+    patch.setattr(BudgetLedger, "reserve", wrong)
+
+
+def circuit_of_somebody_else(patch: Patch) -> None:
+    right = circuits.Circuits._fail_behind
+
+    def wrong(self: circuits.Circuits, circuit: Any) -> None:
+        lanes = list(circuit.lanes)
+        circuit.lanes += {id(each.lane): each.lane for each in self._registry.requests.values()}.values()
+        right(self, circuit)
+        circuit.lanes[:] = lanes
+
+    patch.setattr(circuits.Circuits, "_fail_behind", wrong)
+
+
+def nobody_waits_for_a_circuit(patch: Patch) -> None:
+    patch.setattr(circuits.Circuits, "may_wait", lambda self, *rest: False)
+
+
+def nobody_fails_for_a_pause(patch: Patch) -> None:
+    patch.setattr(RemoteEngineCore, "_cannot_wait", lambda self, lane, pause: [])
+
+
+def drain_fails_who_waits(patch: Patch) -> None:
+    right = RemoteEngineCore._drain
+
+    def wrong(self: RemoteEngineCore, event: Drain) -> None:
+        right(self, event)
+        for request in list(self._registry.requests.values()):
+            if request.state is RequestState.QUEUED:
+                self._registry.finish(request, EngineClosed())
+
+    fact(patch, Drain, wrong)
+
+
+def one_error_for_all(patch: Patch) -> None:
+    """Those who fail because a refresh failed are told one error."""
+    right = Registry.finish
+    told: dict[Any, Any] = {}
+
+    def wrong(self: Registry, request: Request, error: Any) -> None:
+        shared = error is not None and error.kind == "unauthorized" and error.cause is not None
+        right(self, request, told.setdefault(error.cause, error) if shared else error)
+
+    patch.setattr(Registry, "finish", wrong)
+
+
+def refreshed_for_nothing(patch: Patch) -> None:
+    """A 401 has the credential rebuilt, and its request fails all the same."""
+    right = Sessions.unauthorized
+
+    def wrong(self: Sessions, request: Request, error: Any, lease: Lease, *, retryable: bool) -> bool:
+        return right(self, request, error, lease, retryable=False)
+
+    patch.setattr(Sessions, "unauthorized", wrong)
+
+
+def partial_output_lost(patch: Patch) -> None:
+    patch.setattr(TokensBuilder, "build", lambda self: Tokens())
+
+
+def late_usage_costs_nothing(patch: Patch) -> None:
+    right = RemoteEngineCore._late_usage
+
+    def wrong(self: RemoteEngineCore, event: Any) -> None:
+        costs, self._registry.costs = self._registry.costs, CostLedger()
+        right(self, event)
+        self._registry.costs = costs
+
+    patch.setattr(RemoteEngineCore, "_late_usage", wrong)
+
+
 DESIGNED: dict[str, Mutant] = {
     "replay_after_commit": Mutant(replay_after_commit, 2, 14),
     "permit_never_taken": Mutant(permit_never_taken, 0, 8),
@@ -410,6 +558,23 @@ OURS: dict[str, Mutant] = {
     "pieces_run_together": Mutant(pieces_run_together, 0, 4),
     "output_not_reserved": Mutant(output_not_reserved, 0, 8),
     "middling_output_reserved": Mutant(middling_output_reserved, 1, 8),
+    "never_retried": Mutant(never_retried, 1, 27),
+    "given_up_one_early": Mutant(given_up_one_early, 1, 27),
+    "retry_budget_halved": Mutant(retry_budget_halved, 2, 27),
+    "server_error_is_a_bad_request": Mutant(server_error_is_a_bad_request, 1, 27),
+    "failure_disguised": Mutant(failure_disguised, 1, 27),
+    "deadline_at_half_time": Mutant(deadline_at_half_time, 0, 27),
+    "timeouts_cut_short": Mutant(timeouts_cut_short, 5, 27),
+    "refused_as_too_large": Mutant(refused_as_too_large, 0, 27),
+    "half_of_the_budget": Mutant(half_of_the_budget, 42, 27),
+    "circuit_of_somebody_else": Mutant(circuit_of_somebody_else, 2, 27),
+    "nobody_waits_for_a_circuit": Mutant(nobody_waits_for_a_circuit, 1, 27),
+    "nobody_fails_for_a_pause": Mutant(nobody_fails_for_a_pause, 3, 27),
+    "drain_fails_who_waits": Mutant(drain_fails_who_waits, 20, 27),
+    "one_error_for_all": Mutant(one_error_for_all, 15, 4),
+    "refreshed_for_nothing": Mutant(refreshed_for_nothing, 3, 27),
+    "partial_output_lost": Mutant(partial_output_lost, 2, 4),
+    "late_usage_costs_nothing": Mutant(late_usage_costs_nothing, 0, 21),
 }
 
 MUTANTS = DESIGNED | OURS
