@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-from dataclasses import replace
 from typing import Any
 
 import pytest
@@ -37,7 +36,7 @@ from sansio.errors import (
     Timeout,
     Unauthorized,
 )
-from sansio.events import AddRequest, AttemptEnded, Complete, Effect, Event, HeadReceived, Notice, StartAttempt, Tick
+from sansio.events import AddRequest, AttemptEnded, Close, Complete, Effect, Event, HeadReceived, Notice, StartAttempt, Tick
 from sansio.http import ResponseHead
 from sansio.prices import LongContext, Price
 from sansio.retry import GiveUp, RetryEngine
@@ -501,6 +500,27 @@ def test_money_comes_back_with_time() -> None:
     assert (rig.outcome(2), rig.outcome(3), rig.outcome(4)) == ("budget_exceeded", "budget_exceeded", "-")
 
 
+def test_what_was_spent_yesterday_is_forgotten() -> None:
+    rig = rig_of(budgeted())
+    rig.submit(1)
+    rig.tick(86_400.0 * 1.01)
+    rig.submit(2)
+    rig.end(1, usage=TokenUsage(99, 99))
+    rig.submit(3)
+    with breaks(27, "its budget covers it"):
+        say(rig, AddRequest(4, "chat", BATCH, TokenEstimate(5, 5)), Complete(4, BudgetExceeded()))
+
+
+def test_deadlines_that_have_passed_are_forgotten() -> None:
+    rig = running(1, serving={"max_concurrent": 1})
+    for request_id in range(2, 5):
+        rig.submit(request_id, timeout=1.0)
+        rig.tick(1.0)
+        assert rig.outcome(request_id) == "deadline_exceeded"
+    assert isinstance(rig.part, Reasons)
+    assert len(rig.part._excuses._deadlines[0]) == 1
+
+
 def test_a_budget_that_does_not_reject(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(BudgetLedger, "reserve", lambda self, usd, now: BudgetRefusal(None))
     for given in (budgeted(on_exceeded="warn"), budgeted(on_exceeded="throttle")):
@@ -555,9 +575,9 @@ def test_two_are_told_the_same_error() -> None:
     rig.drain()
     error = EngineClosed()
     add = AddRequest(3, "chat", BATCH, TokenEstimate(1, 1))
-    say(rig, add, Complete(3, error))
-    with breaks(4, "request 4 of 'chat' was told the very error ('engine_closed') that another was told"):
-        say(rig, replace(add, request_id=4), Complete(4, error))
+    say(rig, add)
+    with breaks(4, "request 3 of 'chat' was told the very error ('engine_closed') that another was told"):
+        say(rig, Close(), Complete(1, error), Complete(3, error))
 
 
 # ---- what an attempt ended with -----------------------------------------------------------------------------------------

@@ -42,8 +42,12 @@ class Excuses:
 
     def added(self, asked: Pending) -> None:
         """Somebody asks."""
-        if asked.deadline is not None:
-            heappush(self._deadlines[asked.lane.group], (asked.deadline, asked.step, asked))
+        if asked.deadline is None:
+            return
+        heap = self._deadlines[asked.lane.group]
+        while heap and heap[0][0] <= self.now:
+            heappop(heap)  # whoever it was is over, or is being cut
+        heappush(heap, (asked.deadline, asked.step, asked))
 
     def throttled(self, lane: Deployed, hint: float | None) -> None:
         """A 429 came, with this hint."""

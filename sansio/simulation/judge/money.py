@@ -26,12 +26,13 @@ _DAY: Final = 86_400.0
 class Reserved:
     """What one attempt is charged."""
 
-    __slots__ = ("amount", "at", "spending")
+    __slots__ = ("amount", "at", "kept", "spending")
 
     def __init__(self, spending: Spending, amount: int, at: float) -> None:
         self.spending = spending
         self.amount = amount
         self.at = at
+        self.kept = True
 
     def give_back(self) -> None:
         """Nothing was used."""
@@ -45,7 +46,8 @@ class Reserved:
         self._stand_at(spent if usage.provenance == "exact" else max(spent, self.amount))
 
     def _stand_at(self, amount: int) -> None:
-        self.spending.total += amount - self.amount
+        if self.kept:
+            self.spending.total += amount - self.amount
         self.amount = amount
 
 
@@ -63,6 +65,10 @@ class Spending:
 
     def reserve(self, tokens: tuple[int, int], now: float) -> Reserved:
         """An attempt begins that may use so many input and output tokens."""
+        charges = self._charges
+        while charges and charges[0].at < now - _DAY * _LONGER:
+            charges[0].kept = False
+            self.total -= charges.popleft().amount
         charge = Reserved(self, self._cost(tokens), now)
         self._charges.append(charge)
         self.total += charge.amount
@@ -92,28 +98,26 @@ def spending_of(lane: Lane) -> Spending | None:
 
 
 class Bill:
-    """Every attempt that used something, with its price."""
+    """The sum of every attempt that used something, at its price."""
 
-    __slots__ = ("_used",)
+    __slots__ = ("_attempts", "_estimated", "_exact", "_unknown")
 
     def __init__(self) -> None:
-        self._used: list[tuple[TokenUsage | None, Price | None]] = []
+        self._attempts = self._unknown = self._exact = self._estimated = 0
 
     def used(self, usage: TokenUsage | None, price: Price | None) -> None:
         """One attempt used so much."""
-        self._used.append((usage, price))
+        self._attempts += 1
+        if usage is None or price is None or usage.provenance == "unknown":
+            self._unknown += 1
+        elif usage.provenance == "exact":
+            self._exact += round(usd_of(usage, price) * _NANO)
+        else:
+            self._estimated += round(usd_of(usage, price) * _NANO)
 
     def check(self, shown: CostTotals) -> None:
         """Compare with the engine's sums."""
-        unknown = exact = estimated = 0
-        for usage, price in self._used:
-            if usage is None or price is None or usage.provenance == "unknown":
-                unknown += 1
-            elif usage.provenance == "exact":
-                exact += round(usd_of(usage, price) * _NANO)
-            else:
-                estimated += round(usd_of(usage, price) * _NANO)
-        mine = len(self._used), unknown, exact / _NANO, estimated / _NANO
+        mine = self._attempts, self._unknown, self._exact / _NANO, self._estimated / _NANO
         theirs = shown.attempts, shown.unknown, shown.exact_usd, shown.estimated_usd
         if mine != theirs:
             names = "attempts, of these unknown, exact and estimated dollars"

@@ -47,7 +47,7 @@ class Reasons:
 
     __slots__ = (
         "_bill", "_excuses", "_failures", "_lanes", "_now", "_registry", "_requests", "_retries", "_step", "_throttled",
-        "_told", "_unreported",
+        "_told", "_told_in", "_unreported",
     )  # fmt: skip
 
     def __init__(self, core: ObservedCore) -> None:
@@ -58,6 +58,8 @@ class Reasons:
         self._unreported: dict[tuple[int, int], Pending] = {}
         """Those whose attempt was called off, and owes a report."""
         self._told: set[InferenceError] = set()
+        self._told_in = 0
+        """The errors that were told in this step."""
         self._bill = Bill()
         self._retries: dict[str, int] = {}
         self._failures: dict[str, int] = {}
@@ -240,6 +242,9 @@ class Reasons:
         asked.over = True
         if error is None:
             return
+        if self._told_in != self._step:
+            self._told_in = self._step
+            self._told.clear()
         if error in self._told:
             raise InvariantViolated(4, f"{asked} was told the very error ({error.kind!r}) that another was told")
         self._told.add(error)
