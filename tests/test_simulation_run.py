@@ -308,7 +308,7 @@ def test_a_defect_is_found_and_its_report_replays(
 
 def test_a_crash_is_a_violation_that_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: OpenAIChat, headers: object, unix_now: float) -> None:
-        raise KeyError(f"/home/me/{HOST} sk-simulated-{HOST}-0-0 {object()!r}")
+        raise KeyError(f"/home/me/{HOST} sk-simulated-0-0 {object()!r}")
 
     monkeypatch.setattr(OpenAIChat, "rate_limit_snapshot", broken)
     report = run(make_plan())
@@ -464,7 +464,7 @@ def test_no_secret_is_in_anything_said(level: Level, monkeypatch: pytest.MonkeyP
     def broken(self: RemoteEngineCore, event: Any, now: float, unix_now: float) -> Any:
         effects = handle(self, event, now, unix_now)
         if self.metrics().attempts > 20:
-            raise InvariantViolated(19, f"the keys are sk-simulated-{HOST}-0-0 and sk-simulated-{HOST}-0-1")
+            raise InvariantViolated(19, f"the keys are sk-simulated-0-0 and sk-simulated-0-1")
         return effects
 
     monkeypatch.setattr(RemoteEngineCore, "handle", broken)
