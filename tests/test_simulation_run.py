@@ -464,7 +464,7 @@ def test_no_secret_is_in_anything_said(level: Level, monkeypatch: pytest.MonkeyP
     def broken(self: RemoteEngineCore, event: Any, now: float, unix_now: float) -> Any:
         effects = handle(self, event, now, unix_now)
         if self.metrics().attempts > 20:
-            raise InvariantViolated(19, f"the keys are sk-simulated-0-0 and sk-simulated-0-1")
+            raise InvariantViolated(19, "the keys are sk-simulated-0-0 and sk-simulated-0-1")
         return effects
 
     monkeypatch.setattr(RemoteEngineCore, "handle", broken)
