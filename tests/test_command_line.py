@@ -219,7 +219,7 @@ def test_a_wrong_key_is_refused_and_never_shown(monkeypatch: pytest.MonkeyPatch,
     ("arguments", "said"),
     [
         (["--model", "gpt-4o", "--timeout", "0"], "--timeout: '0' is not a number of seconds above 0"),
-        (["--model", "gpt-4o", "--max-output-tokens", "none"], "--max-output-tokens: invalid"),
+        (["--model", "gpt-4o", "--max-output-tokens", "none"], "--max-output-tokens: 'none' is not a whole number"),
         (["--model", "gpt-4o", "--max-output-tokens", "0"], "--max-output-tokens: '0' is not a whole number of at least 1"),
         (["--model", "gpt-4o", " "], "the prompt is empty"),
         (["--model", "gpt-4o", "--endpoint", "localhost"], "endpoint"),
