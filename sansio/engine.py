@@ -422,7 +422,7 @@ class RemoteEngineCore:
         """
         registry = self._registry
         request.last_error = error
-        refusal = _out_of_time(request, registry.now) or self._circuits.refusal(request, error) or self._past_pause(request)
+        refusal = request.out_of_time(registry.now) or self._circuits.refusal(request, error) or self._past_pause(request)
         if refusal is not None:
             registry.finish(request, refusal.caused_by(error))
             return
@@ -478,24 +478,10 @@ class RemoteEngineCore:
             return
         group.paused_until = pause
         for other in group.lanes:
-            for request in self._cannot_wait(other, pause):
+            for request in other.cannot_wait(pause, registry.now):
                 refusal = self._past_pause(request)
                 assert refusal is not None
                 registry.finish(request, refusal.caused_by(error))
-
-    def _cannot_wait(self, lane: Lane, pause: float) -> list[Request]:
-        """Who waits, and cannot wait until then. Found without a look at everybody: a throttled provider says 429 often, and
-        thousands may wait."""
-        now = self._registry.now
-        if pause - now > lane.deployment.config.retry.max_retry_after:
-            waiting = (RequestState.QUEUED, RequestState.BACKOFF)
-            return [request for request in lane.requests.values() if request.state in waiting]
-        late: list[Request] = []
-        for entry in lane.queue.expire_before(pause, now):
-            assert isinstance(entry.payload, Request)
-            late.append(entry.payload)
-        late += [each for each in lane.backing_off.values() if each.deadline is not None and each.deadline <= pause]
-        return late
 
     # ---- the end of a request that did not end by itself ------------------------------------------------------------------
 
@@ -598,13 +584,6 @@ class RemoteEngineCore:
     }
     """What refuses an event before anything has changed, and what takes it. A table and no `match`, which would ask for up
     to eleven classes in turn; tests/test_engine_lifecycle.py holds it against `Event`."""
-
-
-def _out_of_time(request: Request, now: float) -> InferenceError | None:
-    """Why a request that could go again at once does not: its deadline has passed."""
-    if request.deadline is None or now < request.deadline:
-        return None
-    return DeadlineExceeded("the request's deadline passed during an attempt", provider=request.lane.provider)
 
 
 def _check_timeout(timeout: float | None) -> None:

@@ -20,7 +20,7 @@ from .budget import BudgetLedger, BudgetRefusal, BudgetReservation, OutputPercen
 from .circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejection, Outcome
 from .cost import cost_of, estimate_cost
 from .deployment import Deployment
-from .errors import InferenceError, LimitExceeded, NetworkError
+from .errors import DeadlineExceeded, InferenceError, LimitExceeded, NetworkError
 from .events import AddRequest
 from .exchange import Exchange, ExchangeConfig
 from .prices import Price
@@ -90,6 +90,12 @@ class Request:
         if self.exchange is not None and self.exchange.committed:
             return False
         return error.unprocessed or (stale and self.lane.deployment.idempotent)
+
+    def out_of_time(self, now: float) -> InferenceError | None:
+        """Why it does not go again, though it could at once: its deadline has passed."""
+        if self.deadline is None or now < self.deadline:
+            return None
+        return DeadlineExceeded("the request's deadline passed during an attempt", provider=self.lane.provider)
 
     def ran_nothing(self, error: InferenceError | None) -> bool:
         """Whether the provider refused its attempt, or said that it never looked: then it bills nothing."""
@@ -167,6 +173,19 @@ class Lane:
             return due
         recovers_at = self.budget.recovers_at(now)
         return recovers_at if due is None else min(due, recovers_at)
+
+    def cannot_wait(self, pause: float, now: float) -> list[Request]:
+        """Who waits, and cannot wait until the end of a ``pause`` of the limiter; of the queue they are taken out. Found
+        without a look at everybody: a throttled provider says 429 often, and thousands may wait."""
+        if pause - now > self.deployment.config.retry.max_retry_after:
+            waiting = (RequestState.QUEUED, RequestState.BACKOFF)
+            return [request for request in self.requests.values() if request.state in waiting]
+        late: list[Request] = []
+        for entry in self.queue.expire_before(pause, now):
+            assert isinstance(entry.payload, Request)
+            late.append(entry.payload)
+        late += [each for each in self.backing_off.values() if each.deadline is not None and each.deadline <= pause]
+        return late
 
     def slots(self, now: float) -> int:
         """How many attempts may run: as configured, half of that (never below one) while a throttling budget is exceeded."""

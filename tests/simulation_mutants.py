@@ -469,7 +469,7 @@ def nobody_waits_for_a_circuit(patch: Patch) -> None:
 
 
 def nobody_fails_for_a_pause(patch: Patch) -> None:
-    patch.setattr(RemoteEngineCore, "_cannot_wait", lambda self, lane, pause: [])
+    patch.setattr(Lane, "cannot_wait", lambda self, pause, now: [])
 
 
 def drain_fails_who_waits(patch: Patch) -> None:

@@ -38,6 +38,7 @@ from sansio.errors import (
 )
 from sansio.events import AddRequest, AttemptEnded, Close, Complete, Effect, Event, HeadReceived, Notice, StartAttempt, Tick
 from sansio.http import ResponseHead
+from sansio.lane import Lane
 from sansio.prices import LongContext, Price
 from sansio.retry import GiveUp, RetryEngine
 from sansio.secret import Credential
@@ -307,7 +308,7 @@ def test_a_pause_past_a_deadline_or_max_retry_after() -> None:
 
 
 def test_somebody_waits_for_a_pause_that_is_too_long(monkeypatch: pytest.MonkeyPatch) -> None:
-    monkeypatch.setattr(RemoteEngineCore, "_cannot_wait", lambda self, lane, pause: [])
+    monkeypatch.setattr(Lane, "cannot_wait", lambda self, pause, now: [])
     rig = running(1, 2, serving={"max_concurrent": 1})
     rig.submit(3, timeout=5.0)
     with breaks(27, "request 3 of 'chat' still waits, and a 429 pauses its limiter past its deadline"):

@@ -308,7 +308,7 @@ def test_a_defect_is_found_and_its_report_replays(
 
 def test_a_crash_is_a_violation_that_says_where(monkeypatch: pytest.MonkeyPatch) -> None:
     def broken(self: OpenAIChat, headers: object, unix_now: float) -> None:
-        raise KeyError(f"/home/me/{HOST} sk-simulated-0-0 {object()!r}")
+        raise KeyError(f"/a/place/{HOST} sk-simulated-0-0 {object()!r}")
 
     monkeypatch.setattr(OpenAIChat, "rate_limit_snapshot", broken)
     report = run(make_plan())
