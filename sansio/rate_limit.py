@@ -5,7 +5,8 @@ many requests run at a time. A `RateLimiter` grants a request in all of these di
 dimension is a `SlidingLedger`, so no interval of ``window + delivery_guard`` seconds, whatever its start, is ever
 charged more than the limit. The guard covers that the provider counts a request a little after it was granted here.
 
-Tokens are reserved from an estimate and settled from the usage, which edits the original charge. What the provider says
+Tokens are reserved from an estimate and settled from the usage, which edits the original charge. Who does not believe the
+estimates has more held back until then (`EstimateError`). What the provider says
 back is heard in two ways: a 429 pauses everything until its hint and lowers the rate (`_Throttling`), and the headers
 that tell what remains pull the ledgers down to the provider's view.
 
@@ -20,7 +21,9 @@ from bisect import bisect_left, bisect_right
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
+from .cluster.store import Quota
 from .errors import LimitExceeded
+from .estimate_error import EstimateError
 from .sliding_ledger import Charge, SlidingLedger
 
 if TYPE_CHECKING:
@@ -173,21 +176,37 @@ class RateLimiterSnapshot:
 class RateLimiter:
     """Grants requests within `RateLimits`, all dimensions together or none.
 
+    doubt: how far off estimates of tokens are, as a part of the estimate (one standard deviation), until enough of them were
+    settled to know. With 0 they are believed, always, and charged as they are.
+
     Raises `ValueError` for ``strict`` limits: they need a store that several processes share.
 
     In every method ``now`` is finite monotonic seconds of any epoch, else `ValueError` and nothing changes. A clock
     that goes backwards counts as standing still.
     """
 
-    __slots__ = ("_concurrent", "_dimensions", "_granted", "_in_flight", "_next", "_now", "_span", "_throttling", "limits")
+    __slots__ = (
+        "_concurrent",
+        "_dimensions",
+        "_doubts",
+        "_granted",
+        "_in_flight",
+        "_next",
+        "_now",
+        "_span",
+        "_throttling",
+        "limits",
+    )
 
-    def __init__(self, limits: RateLimits) -> None:
+    def __init__(self, limits: RateLimits, *, doubt: float = 0.0) -> None:
         if limits.strict:
             raise ValueError(
-                "strict: True needs a shared store and is not available in a single process yet; use strict=False"
+                "strict: True is one count for many processes and needs a store that they share: give the engine cluster="
+                "'redis://…', or leave strict out in a single process"
             )
         self.limits = limits
-        self._dimensions: tuple[_Dimension, ...] = _dimensions_of(limits)
+        self._dimensions: tuple[_Dimension, ...] = _dimensions_of(limits, doubt)
+        self._doubts = doubt > 0
         self._concurrent: float = math.inf if limits.concurrent_requests is None else limits.concurrent_requests
         self._throttling = _Throttling(limits.window)
         self._span = limits.window + limits.delivery_guard
@@ -217,13 +236,13 @@ class RateLimiter:
         if not now <= self._now:
             self._advance(now)
         now = self._now
-        costs = (requests, input_tokens + output_tokens, input_tokens, output_tokens)
+        costs = self._charged(requests, input_tokens, output_tokens)
         if now >= self._throttling.lowered_until and self._in_flight + requests <= self._concurrent:
             for dimension in self._dimensions:
                 if dimension.ledger.earliest(costs[dimension.kind], now) != now:
                     break
             else:  # nothing is in the way: what follows would come to the same, at twice the cost
-                return self._grant(costs, now)
+                return self._grant(costs, now, input_tokens, output_tokens)
         if (refusal := self._too_small(costs)) is not None:
             return refusal
         until = self._earliest(costs, now)
@@ -231,8 +250,8 @@ class RateLimiter:
             return Wait(None)
         if until > now:
             self._next = until
-            return Wait(until)
-        return self._grant(costs, now)
+            return Wait(until if until < math.inf else None)
+        return self._grant(costs, now, input_tokens, output_tokens)
 
     def never_fits(self, requests: int, input_tokens: int, output_tokens: int) -> LimitExceeded | None:
         """Why a request of this cost can never be granted, for who wants to know before it is queued. ``None``: it can."""
@@ -299,7 +318,7 @@ class RateLimiter:
         for dimension in self._dimensions:
             if not dimension.paces:
                 limit, used = dimension.ledger.limit, dimension.ledger.level(now)
-                levels[dimension.kind] = LimitLevel(limit, used, max(0, _lowered(limit, percent) - used))
+                levels[dimension.kind] = LimitLevel(dimension.limit, used, max(0, _lowered(limit, percent) - used))
         requests, tokens, input_tokens, output_tokens = levels
         return RateLimiterSnapshot(
             requests, tokens, input_tokens, output_tokens, self._in_flight, self.paused_until, percent / 100
@@ -336,13 +355,28 @@ class RateLimiter:
     def _too_small(self, costs: tuple[int, ...]) -> LimitExceeded | None:
         """The first limit below the costs, as a refusal."""
         for dimension in self._dimensions:
-            if costs[dimension.kind] > dimension.ledger.limit:
-                return _exceeded(dimension.field, costs[dimension.kind], dimension.ledger.limit)
-        if costs[0] > self._concurrent:
-            return _exceeded("concurrent_requests", costs[0], self._concurrent)
+            if costs[dimension.kind] > dimension.limit:
+                return _exceeded(dimension.field, costs[dimension.kind], dimension.limit)
+        at_a_time = self.limits.concurrent_requests
+        if at_a_time is not None and costs[0] > at_a_time:
+            return _exceeded("concurrent_requests", costs[0], at_a_time)
         return None
 
-    def _grant(self, costs: tuple[int, ...], now: float) -> Permit:
+    def _charged(self, requests: int, input_tokens: int, output_tokens: int) -> tuple[int, int, int, int]:
+        """What is charged until it is settled, by kind. In doubt more than the estimate, but nothing that never fits."""
+        costs = (requests, input_tokens + output_tokens, input_tokens, output_tokens)
+        if not self._doubts:
+            return costs
+        held = list(costs)
+        for dimension in self._dimensions:
+            kind = dimension.kind
+            cost = costs[kind]
+            if kind and cost <= dimension.limit:
+                factor = dimension.error.factor(self._in_flight + costs[0])
+                held[kind] = min(dimension.limit, math.ceil(cost * factor))
+        return held[0], held[1], held[2], held[3]
+
+    def _grant(self, costs: tuple[int, ...], now: float, input_tokens: int, output_tokens: int) -> Permit:
         self._next = -math.inf
         self._granted += 1
         self._in_flight += costs[0]
@@ -351,7 +385,8 @@ class RateLimiter:
         permit.state = "open"
         permit.charges = [dimension.ledger.charge(costs[dimension.kind], now) for dimension in self._dimensions]
         permit.id = self._granted
-        permit.requests, _, permit.input_tokens, permit.output_tokens = costs
+        permit.requests = costs[0]
+        permit.input_tokens, permit.output_tokens = input_tokens, output_tokens
         permit.granted_at = now
         return permit
 
@@ -385,30 +420,53 @@ class RateLimiter:
             charge, amount = permit.charges[index], used[dimension.kind]
             if charge.amount != amount:
                 dimension.ledger.edit(charge, amount, self._now)
+        if self._doubts and not is_bound:
+            self._learn(permit, used)
+
+    def _learn(self, permit: Permit, used: tuple[int, int, int, int]) -> None:
+        """How wrong an estimate was."""
+        given, wanted = permit.input_tokens, permit.output_tokens
+        estimated = (permit.requests, given + wanted, given, wanted)
+        for dimension in self._dimensions:
+            if dimension.kind:
+                dimension.error.observe(estimated[dimension.kind], used[dimension.kind])
 
 
 class _Dimension:
-    """One limited amount: which of the costs it counts, under which name, and whether it only paces the requests."""
+    """One limited amount: which of the costs it counts, under which name, how much it may be at most (its ledger may be
+    allowed less for a while), whether it only paces the requests, and how wrong its estimates are."""
 
-    __slots__ = ("field", "kind", "ledger", "paces")
+    __slots__ = ("error", "field", "kind", "ledger", "limit", "paces")
 
-    def __init__(self, field: str, kind: int, ledger: SlidingLedger, paces: bool = False) -> None:
+    def __init__(self, field: str, kind: int, ledger: SlidingLedger, doubt: float, paces: bool = False) -> None:
         self.field = field
         self.kind = kind
         self.ledger = ledger
+        self.limit = ledger.limit
         self.paces = paces
+        self.error = EstimateError(doubt)
 
 
-def _dimensions_of(limits: RateLimits) -> tuple[_Dimension, ...]:
+def _dimensions_of(limits: RateLimits, doubt: float) -> tuple[_Dimension, ...]:
     dimensions = [
-        _Dimension(field, kind, SlidingLedger(limit, limits.window, limits.delivery_guard))
+        _Dimension(field, kind, SlidingLedger(limit, limits.window, limits.delivery_guard), doubt)
         for kind, field in enumerate(_DIMENSION_FIELDS)
         if (limit := getattr(limits, field)) is not None
     ]
     if limits.burst is not None and limits.requests_per_minute is not None and limits.burst < limits.requests_per_minute:
         pace = SlidingLedger(limits.burst, limits.window * limits.burst / limits.requests_per_minute)
-        dimensions.append(_Dimension("burst", 0, pace, paces=True))
+        dimensions.append(_Dimension("burst", 0, pace, doubt, paces=True))
     return tuple(dimensions)
+
+
+def quotas_of(limits: RateLimits) -> tuple[Quota, ...]:
+    """The limits that are set, in the order in which a limiter counts them: what processes share of them. The number of
+    requests at a time comes last, with a span of 0."""
+    dimensions = _dimensions_of(limits, 0.0)
+    quotas = [Quota(dimension.field, dimension.limit, dimension.ledger.span) for dimension in dimensions]
+    if limits.concurrent_requests is not None:
+        quotas.append(Quota("concurrent_requests", limits.concurrent_requests, 0.0))
+    return tuple(quotas)
 
 
 class _Throttling:
@@ -467,8 +525,8 @@ class _Throttling:
 
 
 def _lowered(limit: int, percent: int) -> int:
-    """A limit at a part of its rate. It stays above zero."""
-    return max(1, limit * percent // _FULL_PERCENT)
+    """A limit at a part of its rate. It stays above zero, if it was."""
+    return max(min(1, limit), limit * percent // _FULL_PERCENT)
 
 
 def _exceeded(field: str, cost: int, limit: float) -> LimitExceeded:

@@ -80,6 +80,12 @@ class SlidingLedger:
         self._level = 0
         self._now = -math.inf
 
+    def allow(self, limit: int) -> None:
+        """Let the limit be another from now on, 0 included. What was charged stays: the ledger may be overdrawn by that."""
+        if limit.__class__ is not int or limit < 0:
+            _refuse_amount("limit", limit)
+        self.limit = limit
+
     def level(self, now: float) -> int:
         """What counts at ``now``: the charges that have not left, and what `pull_down` added."""
         if not now <= self._now:

@@ -554,7 +554,7 @@ def test_an_option_out_of_range_is_refused(field: str, value: Any) -> None:
 
 
 def test_strict_limits_need_a_shared_store() -> None:
-    with pytest.raises(ValueError, match=r"strict: .*shared store.*not available in a single process yet"):
+    with pytest.raises(ValueError, match=r"strict: .*store that they share.*cluster="):
         limiter(requests_per_minute=10, strict=True)
 
 

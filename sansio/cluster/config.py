@@ -44,7 +44,7 @@ class OnSilence(enum.StrEnum):
     """Shares stay as they were until ``lease`` is over; then the silent one's is divided, and it has stopped by itself."""
 
     EXPAND = "expand"
-    """It is divided at once. With the processes in ``p`` parts that do not hear of each other, up to ``p`` times the limit."""
+    """It is divided at once. With the processes in ``p`` parts that cannot hear each other, up to ``p`` times the limit."""
 
 
 @dataclass(frozen=True, slots=True)
@@ -93,7 +93,7 @@ class ClusterConfig:
                 raise ValueError(f"{name}: {value!r} is outside 0 <= {name} < 1 (a part of each limit)")
         if self.on_store_lost is OnStoreLost.LOCAL_SHARE and not self.local_share:
             raise ValueError(
-                "local_share: is 0, but on_store_lost is 'local_share'; give the part of each limit it is to be"
+                "local_share: is 0, but on_store_lost is 'local_share'; give a part of each limit"
             )
         for name in ("interval", "lease", "store_timeout"):
             value = getattr(self, name)

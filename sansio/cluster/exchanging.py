@@ -15,7 +15,7 @@ class Exchanging(Protocol):
     """Something that several processes share through a store."""
 
     def exchange_at(self) -> float | None:
-        """When `exchange` has a question; ``None``: not before something happens. Not to be asked while one is outstanding."""
+        """When `exchange` has a question; ``None``: not before something happens. Not asked while one is outstanding."""
         ...
 
     def exchange(self, now: float, unix_now: float) -> StoreRequest:
@@ -27,5 +27,5 @@ class Exchanging(Protocol):
         ...
 
     def leave(self, now: float, unix_now: float) -> StoreRequest | None:
-        """The last question, put by a process that goes: gives back what it holds. ``None`` where there is nothing to say."""
+        """The last question, put by a process that goes: it gives back what it holds. ``None``: nothing to say."""
         ...

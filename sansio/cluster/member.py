@@ -41,7 +41,7 @@ class Member(Protocol):
         ...
 
     def valid_until(self) -> float:
-        """Until when `allowances` answers the same by itself (a lease that ends); infinity where only an exchange changes it."""
+        """Until when `allowances` answers the same by itself (a lease ends); infinity: until the next exchange."""
         ...
 
     def interval(self, hungry: bool) -> float:

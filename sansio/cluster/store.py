@@ -4,7 +4,7 @@ A driver executes them over Redis or Valkey, the simulator over a dictionary beh
 
     Publish   put my report on a board, and give me everybody's                        (approximate limits, circuits)
     Swap      replace a document, if it is still the version I know; give me the one    (escrow)
-    Take      charge this to one ledger for all, if it fits: the one decision that is made there, so that it is exact (strict)
+    Take      charge this to one ledger for all, if it fits: the one decision made there, hence exact (strict)
 
 Each is one round trip and atomic. Every answer carries the store's own clock, the only one that all processes share.
 """
@@ -68,8 +68,8 @@ class Swapped:
 
 @dataclass(frozen=True, slots=True)
 class Quota:
-    """One dimension of a ledger in the store: at most ``limit`` in any interval of ``span`` seconds; with a span of 0, at most
-    ``limit`` at a time (how many run)."""
+    """One dimension of what is shared: at most ``limit`` in any interval of ``span`` seconds. With a span of 0: at a
+    time (how many run)."""
 
     field: str
     limit: int
