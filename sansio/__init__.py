@@ -30,6 +30,7 @@ from .circuit_breaker import (
     Outcome,
 )
 from .classify import classify_http_status, parse_retry_after, retry_after_from_headers
+from .cluster.config import ClusterConfig, OnSilence, OnStoreLost, SharingMode
 from .codec import ProviderCodec, StreamDecoder
 from .connection_pool import ConnectionPool, Grant, Http2, PoolConfig, PoolOrders
 from .cost import CostEstimate
@@ -63,6 +64,7 @@ from .errors import (
 from .events import (
     AbortAttempt,
     AddRequest,
+    AskStore,
     AttemptEnded,
     Cancel,
     CircuitAction,
@@ -80,6 +82,7 @@ from .events import (
     RefreshSession,
     SessionReport,
     StartAttempt,
+    StoreReport,
     Tick,
 )
 from .exchange import AttemptOutcome, Exchange, ExchangeConfig
@@ -104,6 +107,7 @@ __all__ = [
     "END",
     "AbortAttempt",
     "AddRequest",
+    "AskStore",
     "Attempt",
     "AttemptEnded",
     "AttemptOutcome",
@@ -123,6 +127,7 @@ __all__ = [
     "CircuitState",
     "CircuitTransition",
     "Close",
+    "ClusterConfig",
     "Committed",
     "Complete",
     "Conflict",
@@ -163,6 +168,8 @@ __all__ = [
     "NetworkError",
     "NotFound",
     "Notice",
+    "OnSilence",
+    "OnStoreLost",
     "OpenCircuitPolicy",
     "Origin",
     "Outcome",
@@ -203,11 +210,13 @@ __all__ = [
     "SessionRebuildCause",
     "SessionReport",
     "SessionSnapshot",
+    "SharingMode",
     "SseChunk",
     "SseDecoder",
     "SseLimitExceeded",
     "StartAttempt",
     "StaticApiKey",
+    "StoreReport",
     "StreamDecoder",
     "StreamInterrupted",
     "Switchboard",

@@ -11,11 +11,12 @@ import enum
 import math
 import tomllib
 from collections.abc import Mapping, Sequence
-from dataclasses import MISSING, dataclass, field, fields
-from typing import Any, TypeVar, cast
+from dataclasses import MISSING, dataclass, field, fields, replace
+from typing import Any, TypeAlias, TypeVar, cast
 
 from .budget import Budget
 from .circuit_breaker import CircuitBreakerConfig
+from .cluster.config import ClusterConfig
 from .codec import ProviderCodec
 from .http import Timeouts, parse_origin
 from .prices import Price, price_for
@@ -304,12 +305,18 @@ def _choice(kind: type[Choice], name: str, value: str) -> Choice:
         raise ValueError(f"{name}: {value!r} is none of {', '.join(repr(str(member)) for member in kind)}") from None
 
 
+Cluster: TypeAlias = ClusterConfig | Mapping[str, Any] | Secret | str
+"""What may stand for a `ClusterConfig`: a table of its fields, or just the store's URL."""
+
+
 @dataclass(frozen=True, slots=True)
 class RemoteEngineConfig:
-    """What one engine hosts: its deployments (at least one, names unique) and how their sessions refresh."""
+    """What one engine hosts: its deployments (at least one, names unique), how their sessions refresh, and where several
+    processes share their limits, how (``cluster``: a `ClusterConfig`, a table of its fields, or just the store's URL)."""
 
     deployments: tuple[Deployment, ...]
     session: SessionConfig = field(default_factory=SessionConfig)
+    cluster: Cluster | None = None
 
     def __post_init__(self) -> None:
         object.__setattr__(self, "deployments", tuple(self.deployments))
@@ -319,13 +326,32 @@ class RemoteEngineConfig:
             if not isinstance(deployment, Deployment):
                 raise ValueError(f"deployments: {type(deployment).__name__} is not a Deployment")
         object.__setattr__(self, "session", from_mapping(SessionConfig, self.session, "session"))
+        if self.cluster is not None:
+            try:
+                object.__setattr__(self, "cluster", ClusterConfig.of(self.cluster))
+            except (ValueError, TypeError) as error:
+                raise ValueError(f"cluster: {error}") from None
+        elif strict := [each.name for each in self.deployments if each.config.rate_limits.strict]:
+            raise ValueError(
+                f"rate_limits.strict: deployment {strict[0]!r} wants one count for all processes: that needs a store which "
+                "they share; give cluster='redis://…', or leave strict out in a single process"
+            )
         names = [deployment.name for deployment in self.deployments]
         if twice := [name for name in names if names.count(name) > 1]:
             raise ValueError(f"deployments: the name {twice[0]!r} is given twice")
 
+    @property
+    def shared(self) -> ClusterConfig | None:
+        """``cluster`` as its type."""
+        assert self.cluster is None or isinstance(self.cluster, ClusterConfig)
+        return self.cluster
+
     @staticmethod
-    def of(deployments: RemoteEngineConfig | Deployment | Sequence[Deployment]) -> RemoteEngineConfig:
-        """The configuration meant by whichever of these was given."""
-        if isinstance(deployments, RemoteEngineConfig):
-            return deployments
-        return RemoteEngineConfig((deployments,) if isinstance(deployments, Deployment) else tuple(deployments))
+    def of(
+        deployments: RemoteEngineConfig | Deployment | Sequence[Deployment], cluster: Cluster | None = None
+    ) -> RemoteEngineConfig:
+        """The configuration meant by whichever of these was given. A ``cluster`` given beside them holds."""
+        if not isinstance(deployments, RemoteEngineConfig):
+            several = (deployments,) if isinstance(deployments, Deployment) else tuple(deployments)
+            return RemoteEngineConfig(several, cluster=cluster)
+        return deployments if cluster is None else replace(deployments, cluster=cluster)

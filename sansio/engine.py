@@ -54,11 +54,13 @@ from .events import (
     RebuildSession,
     SessionReport,
     StartAttempt,
+    StoreReport,
     Tick,
 )
 from .exchange import Exchange
 from .http import ResponseHead
-from .lane import Circuit, Group, Lane, Lease, NoCredential, Rejected, Request, RequestState, SessionSlot
+from .lane import Circuit, Group, Lane, Lease, Link, NoCredential, Rejected, Request, RequestState, SessionSlot
+from .links import Links
 from .metrics import EngineMetrics
 from .queue import Priority
 from .rate_limit import RateLimiterSnapshot, Wait
@@ -84,6 +86,7 @@ class RemoteEngineCore:
         "_ending",
         "_generation",
         "_lanes",
+        "_links",
         "_order",
         "_registry",
         "_roster",
@@ -103,6 +106,7 @@ class RemoteEngineCore:
         self._registry = Registry()
         self._circuits = Circuits(self._registry)
         self._sessions = Sessions(self._registry, self._circuits, self._roster.sessions)
+        self._links = Links(self._registry, self._circuits, self._roster.links, self._roster.store_timeout)
         self._order = 0
         self._generation = 0
         self._ending = False
@@ -184,7 +188,7 @@ class RemoteEngineCore:
                 self._run(due)
         while registry.dirty:
             self._dispatch(registry.dirty.pop(next(iter(registry.dirty))))
-        if self._say_drained and not registry.requests and not registry.unreported:
+        if self._say_drained and not (registry.requests or registry.unreported or self._links.leaving):
             self._say_drained = False
             effects.append(Drained())
         return effects
@@ -210,6 +214,9 @@ class RemoteEngineCore:
 
     def _session_report(self, event: SessionReport) -> None:
         self._sessions.reported(event)
+
+    def _store_report(self, event: StoreReport) -> None:
+        self._links.reported(event)
 
     def _override(self, event: OverrideCircuit) -> None:
         self._circuits.override(self._lane(event.deployment), event.action, event.duration)
@@ -288,6 +295,8 @@ class RemoteEngineCore:
                 held_back.add(lane.index)
         for lane in group.lanes:
             registry.timers.set(lane, lane.deadline(now))
+        if group.link is not None:
+            self._links.follow(group.link)
 
     def _settle_blocked(self, request: Request, answer: NoCredential | Rejected | LimitExceeded | BudgetRefusal) -> bool:
         """What becomes of a head that cannot start. Returns whether it is over; if not, its lane is held back."""
@@ -498,6 +507,7 @@ class RemoteEngineCore:
             error = EngineClosed("the engine was closed", provider=request.lane.provider)
             self._release(request, error)
             self._registry.finish(request, error)
+        self._links.leave()
 
     def _release(self, request: Request, error: InferenceError | None) -> None:
         """End a running attempt without waiting for its report: what can come back comes back now."""
@@ -532,6 +542,8 @@ class RemoteEngineCore:
                 self._circuits.due(due)
             case SessionSlot():
                 self._sessions.due(due)
+            case Link():
+                self._links.due(due)
             case _:
                 assert_never(due)
 
@@ -576,6 +588,7 @@ class RemoteEngineCore:
         Committed: (None, _committed),
         AttemptEnded: (None, _attempt_ended),
         SessionReport: (None, _session_report),
+        StoreReport: (None, _store_report),
         RebuildSession: (_check_deployment, _rebuild),
         OverrideCircuit: (_check_deployment, _override),
         Tick: (None, _nothing),

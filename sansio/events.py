@@ -11,6 +11,7 @@ from dataclasses import dataclass, field
 from typing import Any, Literal
 
 from .batch import ExecuteBatch, TokenEstimate, TokenUsage
+from .cluster.store import StoreReply, StoreRequest
 from .errors import InferenceError
 from .exchange import Exchange
 from .http import ResponseHead
@@ -100,6 +101,15 @@ class RebuildSession:
     cause: SessionRebuildCause = SessionRebuildCause.MANUAL
 
 
+@dataclass(slots=True)
+class StoreReport:
+    """What came of an ordered question to the store: its answer, or `StoreLost`. Always reported, whatever happened."""
+
+    link: int
+    ask: int
+    reply: StoreReply
+
+
 class CircuitAction(enum.StrEnum):
     """What an operator does to a circuit."""
 
@@ -133,8 +143,8 @@ class Close:
 
 
 Event = (
-    AddRequest | Cancel | HeadReceived | Committed | AttemptEnded | SessionReport | RebuildSession | OverrideCircuit
-    | Tick | Drain | Close
+    AddRequest | Cancel | HeadReceived | Committed | AttemptEnded | SessionReport | StoreReport | RebuildSession
+    | OverrideCircuit | Tick | Drain | Close
 )  # fmt: skip
 """A fact: what `RemoteEngineCore.handle` is told."""
 
@@ -181,6 +191,16 @@ class RefreshSession:
     secret: Secret | None
 
 
+@dataclass(slots=True)
+class AskStore:
+    """Put this question to the store that processes share, without holding anybody up, and always answer with a
+    `StoreReport`: `StoreLost` where there is no answer within its time limit (``ClusterConfig.store_timeout``)."""
+
+    link: int
+    ask: int
+    request: StoreRequest
+
+
 NoticeKind = Literal[
     "retry_scheduled",
     "throttled",
@@ -215,5 +235,5 @@ class Drained:
     """Nothing is outstanding after `Drain` or `Close`."""
 
 
-Effect = StartAttempt | AbortAttempt | Complete | RefreshSession | Notice | Drained
+Effect = StartAttempt | AbortAttempt | Complete | RefreshSession | AskStore | Notice | Drained
 """An order: what `RemoteEngineCore.handle` answers, to be carried out in sequence."""

@@ -4,6 +4,7 @@
     Group       one limiter (provider, key, model) and the lanes that draw on it
     Circuit     one breaker (provider and endpoint, or provider and key) and the lanes behind it
     SessionSlot one credential (provider, secret) and the lanes that send it
+    Link        one exchange about a limiter or circuit with the store that processes share
 
 A `Lease` is everything one attempt holds. `Lane.take` takes all of it or nothing; `Lease.end` gives it back, once.
 """
@@ -18,6 +19,7 @@ from typing import Final, TypeAlias
 from .batch import TokenEstimate, TokenUsage
 from .budget import BudgetLedger, BudgetRefusal, BudgetReservation, OutputPercentile
 from .circuit_breaker import CircuitBreaker, CircuitPermit, CircuitRejection, Outcome
+from .cluster.exchanging import Exchanging
 from .cost import cost_of, estimate_cost
 from .deployment import Deployment
 from .errors import DeadlineExceeded, InferenceError, LimitExceeded, NetworkError
@@ -105,12 +107,29 @@ class Request:
 
 
 @dataclass(slots=True, eq=False)
+class Link:
+    """Something shared with other processes through a store, and the lanes that its answers concern.
+
+    ask: the question under way, 0 for none. leaving: the process goes, and has not finished saying so.
+    """
+
+    index: int
+    shared: Exchanging
+    lanes: list[Lane]
+    ask: int = 0
+    leaving: bool = False
+    said_farewell: bool = False
+
+
+@dataclass(slots=True, eq=False)
 class Group:
     """The lanes that share one limiter. Only the best of their heads asks it, so the large are not starved by the small."""
 
     index: int
     limiter: RateLimiter
     lanes: list[Lane] = field(default_factory=list["Lane"])
+    link: Link | None = None
+    """Its exchange with other processes, where it is shared with any."""
     paused_until: float = -math.inf
     """The pause whose consequences for waiters have been drawn."""
 

@@ -176,8 +176,8 @@ class RateLimiterSnapshot:
 class RateLimiter:
     """Grants requests within `RateLimits`, all dimensions together or none.
 
-    doubt: how far off estimates of tokens are, as a part of the estimate (one standard deviation), until enough of them were
-    settled to know. With 0 they are believed, always, and charged as they are.
+    doubt: how far off estimates of tokens are taken to be, as a part of the estimate (one standard deviation), before enough
+    were settled to know; more is then held back than they say. With ``None`` they are believed, and charged as they are.
 
     Raises `ValueError` for ``strict`` limits: they need a store that several processes share.
 
@@ -198,15 +198,15 @@ class RateLimiter:
         "limits",
     )
 
-    def __init__(self, limits: RateLimits, *, doubt: float = 0.0) -> None:
+    def __init__(self, limits: RateLimits, *, doubt: float | None = None) -> None:
         if limits.strict:
             raise ValueError(
                 "strict: True is one count for many processes and needs a store that they share: give the engine cluster="
                 "'redis://…', or leave strict out in a single process"
             )
         self.limits = limits
-        self._dimensions: tuple[_Dimension, ...] = _dimensions_of(limits, doubt)
-        self._doubts = doubt > 0
+        self._dimensions: tuple[_Dimension, ...] = _dimensions_of(limits, doubt or 0.0)
+        self._doubts = doubt is not None
         self._concurrent: float = math.inf if limits.concurrent_requests is None else limits.concurrent_requests
         self._throttling = _Throttling(limits.window)
         self._span = limits.window + limits.delivery_guard

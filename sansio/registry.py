@@ -14,11 +14,11 @@ from .batch import TokenUsage
 from .cost import CostLedger
 from .errors import InferenceError
 from .events import Complete, Effect, Notice, NoticeKind
-from .lane import Circuit, Group, Lane, Lease, Request, RequestState, SessionSlot
+from .lane import Circuit, Group, Lane, Lease, Link, Request, RequestState, SessionSlot
 from .metrics import EngineMetrics, UsageSum
 from .timers import Timers
 
-Timed: TypeAlias = Request | Lane | Group | Circuit | SessionSlot
+Timed: TypeAlias = Request | Lane | Group | Circuit | SessionSlot | Link
 """What may be due. Each has one timer; what a request's is for follows from its state."""
 
 _QUEUED, _RUNNING = RequestState.QUEUED, RequestState.RUNNING

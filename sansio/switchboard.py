@@ -11,7 +11,7 @@ from dataclasses import dataclass, field
 from typing import Generic, Protocol, TypeVar, assert_never
 
 from .engine import RemoteEngineCore
-from .events import AbortAttempt, Complete, Drained, Effect, Event, Notice, RefreshSession, StartAttempt
+from .events import AbortAttempt, AskStore, Complete, Drained, Effect, Event, Notice, RefreshSession, StartAttempt
 from .worker import Discard, RemoteWorker
 
 
@@ -33,13 +33,14 @@ class Todo(Generic[CallT]):
 
     wake: calls parked until an order came. interrupt: calls whose caller waits on a connection and must be woken from that.
     close: calls whose connection is to be closed now, their caller being away. refresh: sessions to refresh, each in a task
-    or thread of its own. drained: the engine is empty.
+    or thread of its own. ask: questions to the store, likewise. drained: the engine is empty.
     """
 
     wake: list[CallT] = field(default_factory=list[CallT])
     interrupt: list[CallT] = field(default_factory=list[CallT])
     close: list[CallT] = field(default_factory=list[CallT])
     refresh: list[RefreshSession] = field(default_factory=list[RefreshSession])
+    ask: list[AskStore] = field(default_factory=list[AskStore])
     notices: list[Notice] = field(default_factory=list[Notice])
     drained: bool = False
 
@@ -118,6 +119,8 @@ class Switchboard(Generic[CallT]):
                         self._act_for(call, todo, now, unix_now)
                 case RefreshSession():
                     todo.refresh.append(effect)
+                case AskStore():
+                    todo.ask.append(effect)
                 case Notice():
                     todo.notices.append(effect)
                 case Drained():

@@ -12,6 +12,7 @@ from .errors import InferenceError
 from .events import (
     AbortAttempt,
     AddRequest,
+    AskStore,
     AttemptEnded,
     Cancel,
     Close,
@@ -28,6 +29,7 @@ from .events import (
     RefreshSession,
     SessionReport,
     StartAttempt,
+    StoreReport,
     Tick,
 )
 
@@ -57,6 +59,10 @@ def describe(fact: Event | Effect) -> str:
             return f"RebuildSession({fact.cause})"
         case OverrideCircuit():
             return f"OverrideCircuit({fact.action})"
+        case StoreReport():
+            return f"StoreReport({type(fact.reply).__name__})"
+        case AskStore():
+            return f"AskStore({type(fact.request).__name__})"
         case Tick() | Drain() | Close() | Drained():
             return type(fact).__name__
         case StartAttempt():

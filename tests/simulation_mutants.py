@@ -72,7 +72,7 @@ def replay_after_commit(patch: Patch) -> None:
 def permit_never_taken(patch: Patch) -> None:
     def wrong(self: RateLimiter, requests: int, input_tokens: int, output_tokens: int, now: float) -> Permit:
         self._advance(now)
-        permit = self._grant((requests, input_tokens + output_tokens, input_tokens, output_tokens), self._now)
+        permit = self._grant(self._charged(requests, input_tokens, output_tokens), self._now, input_tokens, output_tokens)
         for dimension, charge in zip(self._dimensions, permit.charges, strict=True):
             dimension.ledger.edit(charge, 0, self._now)
         return permit

@@ -14,11 +14,13 @@ from word_codec import WordCodec, WordDecoder
 
 from sansio import codec, events, providers
 from sansio.batch import ExecuteBatch, Message, TokenEstimate, TokenUsage
+from sansio.cluster.store import Publish, StoreLost
 from sansio.codec import ProviderCodec, StreamDecoder
 from sansio.errors import NetworkError
 from sansio.events import (
     AbortAttempt,
     AddRequest,
+    AskStore,
     AttemptEnded,
     Cancel,
     CircuitAction,
@@ -36,6 +38,7 @@ from sansio.events import (
     RefreshSession,
     SessionReport,
     StartAttempt,
+    StoreReport,
     Tick,
 )
 from sansio.exchange import Exchange, ExchangeConfig
@@ -57,6 +60,7 @@ FACTS: list[Event] = [
     Committed(1, 2),
     AttemptEnded(1, 2, ERROR, TokenUsage(1, 2), True),
     SessionReport(0, 1, Credential(HIDDEN)),
+    StoreReport(0, 1, StoreLost("gone")),
     RebuildSession(None),
     OverrideCircuit(None, CircuitAction.OPEN),
     Tick(),
@@ -68,6 +72,7 @@ ORDERS: list[Effect] = [
     AbortAttempt(1, 2, ERROR),
     Complete(1, None),
     RefreshSession(0, 1, SessionRebuildCause.INITIAL, Secret.inline(HIDDEN)),
+    AskStore(0, 1, Publish("key", "member", b"{}", 5.0)),
     Notice("throttled", "chat", 1.0, 1001.0),
     Drained(),
 ]

@@ -11,14 +11,16 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Unpack
+from typing import TYPE_CHECKING, Unpack
 
 from drivers.credentials import as_credential, credential_error, read_secret, reads_at_once
 from drivers.front import AsyncClient as Client
 from drivers.front import AsyncTokenStream, EngineFront, RequestOptions
 from drivers.front.engine_front import Deployments
 from sansio import (
+    AskStore,
     Close,
+    ClusterConfig,
     Credential,
     Drain,
     Event,
@@ -28,10 +30,16 @@ from sansio import (
     RemoteWorker,
     Secret,
     SessionReport,
+    StoreReport,
     Tokens,
 )
+from sansio.cluster.store import StoreLost, StoreReply
+from sansio.deployment import Cluster
 
 from .client import build_choice
+
+if TYPE_CHECKING:
+    from drivers.shared_store.asyncio_store import AsyncioStore
 
 
 class RemoteEngine(EngineFront["TokenStream", Client]):
@@ -39,7 +47,8 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, on the loop. client: who
     moves the bytes, closed with the engine; by default the
-    native one, or a general one where the environment names a proxy.
+    native one, or a general one where the environment names a proxy. cluster: where several processes share their limits,
+    the store they do it through: its URL, or a `ClusterConfig`.
     Raises `ValueError` for a configuration that cannot work, such as a missing key.
     """
 
@@ -49,8 +58,11 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         *,
         on_notice: Callable[[Notice], None] | None = None,
         client: Client | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
-        super().__init__(deployments, client, build_choice, on_notice)
+        super().__init__(deployments, client, build_choice, on_notice, cluster=cluster)
+        self._store = None if self.config.shared is None else _store_for(self.config.shared)
+        self._asks: set[asyncio.Task[None]] = set()
         self._loop: asyncio.AbstractEventLoop | None = None
         self._timer: asyncio.TimerHandle | None = None
         self._drained = asyncio.Event()
@@ -93,7 +105,9 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
             self._timer.cancel()
         for task in self._refreshes:
             task.cancel()
-        await asyncio.gather(*self._refreshes, return_exceptions=True)
+        await asyncio.gather(*self._refreshes, *self._asks, return_exceptions=True)
+        if self._store is not None:
+            await self._store.aclose()
         await self.client.aclose()
 
     async def drain(self) -> None:
@@ -149,6 +163,20 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         self._refreshes.add(task)
         task.add_done_callback(self._refreshes.discard)
 
+    def _ask(self, order: AskStore) -> None:
+        assert self._loop is not None
+        task = self._loop.create_task(self._question(order))
+        self._asks.add(task)
+        task.add_done_callback(self._asks.discard)
+
+    async def _question(self, order: AskStore) -> None:
+        reply: StoreReply = StoreLost("the engine's loop ended")
+        try:
+            if self._store is not None:
+                reply = await self._store.execute(order.request)
+        finally:  # always report
+            self.tell(StoreReport(order.link, order.ask, reply))
+
     async def _fetch(self, order: RefreshSession) -> None:
         try:
             result = await _fetch(order.secret)
@@ -158,6 +186,12 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
                 raise
         else:
             self.tell(SessionReport(order.session, order.refresh_id, result))
+
+
+def _store_for(shared: ClusterConfig) -> AsyncioStore:
+    from drivers.shared_store.asyncio_store import AsyncioStore  # only who shares needs its client
+
+    return AsyncioStore(shared)
 
 
 class TokenStream(AsyncTokenStream):

@@ -19,6 +19,7 @@ from typing import Generic, Protocol, TypedDict, TypeVar
 
 from drivers.credentials import fingerprints
 from sansio import (
+    AskStore,
     AttemptEnded,
     Deployment,
     EngineMetrics,
@@ -35,6 +36,7 @@ from sansio import (
     Tick,
     Todo,
 )
+from sansio.deployment import Cluster
 from sansio.http import parse_origin
 from sansio.operations import Alone, Breaker, Limiter, at_once
 
@@ -107,8 +109,9 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         build: Callable[[Choice], ClientT],
         on_notice: Callable[[Notice], None] | None,
         alone: Alone = at_once,
+        cluster: Cluster | None = None,
     ) -> None:
-        self.config = RemoteEngineConfig.of(deployments)
+        self.config = RemoteEngineConfig.of(deployments, cluster)
         """The deployments and how their sessions refresh."""
         core = self._make_core()
         self._board: Switchboard[CallT] = Switchboard(core)
@@ -149,6 +152,10 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
     @abstractmethod
     def _refresh(self, order: RefreshSession) -> None:
         """Fetch a credential in a task or thread of its own, and always report."""
+
+    @abstractmethod
+    def _ask(self, order: AskStore) -> None:
+        """Put a question to the store that processes share, in a task or thread apart, and always report."""
 
     @abstractmethod
     def _emptied(self) -> None:
@@ -263,6 +270,8 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
             self._rearm()  # over HTTP/2 that may have left a connection idle
         for order in todo.refresh:
             self._refresh(order)
+        for question in todo.ask:
+            self._ask(question)
         for notice in todo.notices:
             self._notify(notice)
         if todo.drained:

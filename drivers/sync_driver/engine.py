@@ -9,13 +9,15 @@ from __future__ import annotations
 import threading
 import time
 from collections.abc import Callable
-from typing import TypeVar, Unpack
+from typing import TYPE_CHECKING, TypeVar, Unpack
 
 from drivers.credentials import as_credential, credential_error, read_secret
 from drivers.front import EngineFront, RequestOptions
 from drivers.front.engine_front import Deployments
 from sansio import (
+    AskStore,
     Close,
+    ClusterConfig,
     Credential,
     Drain,
     EngineMetrics,
@@ -26,12 +28,18 @@ from sansio import (
     RefreshSession,
     Secret,
     SessionReport,
+    StoreReport,
     Tokens,
 )
+from sansio.cluster.store import StoreReply
+from sansio.deployment import Cluster
 
 from .client import build_choice
 from .interrupts import SHIELD, Bell
 from .stream import Client, TokenStream
+
+if TYPE_CHECKING:
+    from drivers.shared_store.store_thread import StoreThread
 
 Result = TypeVar("Result")
 
@@ -42,7 +50,8 @@ class RemoteEngine(EngineFront[TokenStream, Client]):
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`, outside the lock, from
     whichever thread met it; it must not wait, close or drain. client: who moves the bytes, by default the
     native client, or a general one where the environment names a proxy;
-    closed with the engine. Raises `ValueError` for a configuration that cannot work, such as a missing key.
+    closed with the engine. cluster: where several processes share their limits, the store they do it through: its URL, or a
+    `ClusterConfig`. Raises `ValueError` for a configuration that cannot work, such as a missing key.
     """
 
     def __init__(
@@ -51,9 +60,11 @@ class RemoteEngine(EngineFront[TokenStream, Client]):
         *,
         on_notice: Callable[[Notice], None] | None = None,
         client: Client | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
         self._lock = threading.Lock()
-        super().__init__(deployments, client, build_choice, on_notice, self._alone)
+        super().__init__(deployments, client, build_choice, on_notice, self._alone, cluster)
+        self._store = None if self.config.shared is None else _store_for(self.config.shared, self._answered)
         self._alarm = threading.Condition(self._lock)
         self._drains: list[Bell] = []
         self._timer: threading.Thread | None = None
@@ -96,6 +107,8 @@ class RemoteEngine(EngineFront[TokenStream, Client]):
                         thread.join(max(0.0, give_up_at - time.monotonic()))
                 if self._timer is not None and self._timer is not threading.current_thread():
                     self._timer.join()
+                if self._store is not None:
+                    self._store.close()
             finally:
                 with SHIELD:
                     self.client.close()
@@ -205,6 +218,13 @@ class RemoteEngine(EngineFront[TokenStream, Client]):
             thread.start()
             self._refreshes = {known for known in self._refreshes if known.is_alive()} | {thread}
 
+    def _ask(self, order: AskStore) -> None:
+        assert self._store is not None
+        self._store.ask((order.link, order.ask), order.request)
+
+    def _answered(self, token: tuple[int, int], reply: StoreReply) -> None:
+        self.tell(StoreReport(*token, reply))
+
     def _fetch(self, order: RefreshSession) -> None:
         result: Credential | InferenceError
         try:
@@ -212,6 +232,12 @@ class RemoteEngine(EngineFront[TokenStream, Client]):
         except BaseException as error:  # always report
             result = credential_error(error)
         self.tell(SessionReport(order.session, order.refresh_id, result))
+
+
+def _store_for(shared: ClusterConfig, deliver: Callable[[tuple[int, int], StoreReply], None]) -> StoreThread:
+    from drivers.shared_store.store_thread import StoreThread  # only who shares needs its client
+
+    return StoreThread(shared, deliver)
 
 
 def _fetch(secret: Secret | None) -> Credential:

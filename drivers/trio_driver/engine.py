@@ -10,7 +10,7 @@ import contextlib
 import inspect
 import threading
 from collections.abc import Callable
-from typing import Protocol, Unpack
+from typing import TYPE_CHECKING, Protocol, Unpack
 
 import trio
 
@@ -18,7 +18,9 @@ from drivers.credentials import as_credential, credential_error, read_secret, re
 from drivers.front import AsyncClient, AsyncTokenStream, EngineFront, RequestOptions
 from drivers.front.engine_front import Deployments
 from sansio import (
+    AskStore,
     Close,
+    ClusterConfig,
     Credential,
     Drain,
     Event,
@@ -28,11 +30,17 @@ from sansio import (
     RemoteWorker,
     Secret,
     SessionReport,
+    StoreReport,
     TokenChunk,
     Tokens,
 )
+from sansio.cluster.store import StoreReply
+from sansio.deployment import Cluster
 
 from .client import build_choice
+
+if TYPE_CHECKING:
+    from drivers.shared_store.store_thread import StoreThread
 
 
 class Client(AsyncClient, Protocol):
@@ -48,7 +56,8 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
 
     deployments: one, several, or a `RemoteEngineConfig`. on_notice: called with each `Notice`. client: who
     moves the bytes, closed with the engine; by default the
-    native one, or a general one where the environment names a proxy.
+    native one, or a general one where the environment names a proxy. cluster: where several processes share their limits,
+    the store they do it through: its URL, or a `ClusterConfig`.
     Raises `ValueError` for a configuration that cannot work, such as a missing key.
     """
 
@@ -58,8 +67,11 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         *,
         on_notice: Callable[[Notice], None] | None = None,
         client: Client | None = None,
+        cluster: Cluster | None = None,
     ) -> None:
-        super().__init__(deployments, client, build_choice, on_notice)
+        super().__init__(deployments, client, build_choice, on_notice, cluster=cluster)
+        self._store = None if self.config.shared is None else _store_for(self.config.shared, self._answered)
+        self._token: trio.lowlevel.TrioToken | None = None
         self._entered = False
         self._tasks: trio.Nursery | None = None
         self._nap = trio.CancelScope()
@@ -71,6 +83,7 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         if self._entered:
             raise RuntimeError("an engine is entered once; make a new one")
         self._entered = True
+        self._token = trio.lowlevel.current_trio_token()
         self._begin()
         self._nursery_manager = trio.open_nursery()
         nursery = await self._nursery_manager.__aenter__()
@@ -91,6 +104,8 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         with trio.CancelScope(shield=True):
             await self._end(Close())
             self._running = False
+            if self._store is not None:
+                await _in_thread(self._store.close)
             await self.client.aclose()
         self._tasks.cancel_scope.cancel()
 
@@ -161,6 +176,16 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
         assert self._tasks is not None
         self._tasks.start_soon(self._fetch, order)
 
+    def _ask(self, order: AskStore) -> None:
+        assert self._store is not None
+        self._store.ask((order.link, order.ask), order.request)
+
+    def _answered(self, asked: tuple[int, int], reply: StoreReply) -> None:
+        """Called in the store's thread: what came is told on the run's own."""
+        assert self._token is not None
+        with contextlib.suppress(trio.RunFinishedError):  # nobody waits any more
+            self._token.run_sync_soon(self.tell, StoreReport(*asked, reply))
+
     async def _fetch(self, order: RefreshSession) -> None:
         try:
             result = await _fetch(order.secret)
@@ -170,6 +195,12 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
                 raise
         else:
             self.tell(SessionReport(order.session, order.refresh_id, result))
+
+
+def _store_for(shared: ClusterConfig, deliver: Callable[[tuple[int, int], StoreReply], None]) -> StoreThread:
+    from drivers.shared_store.store_thread import StoreThread  # only who shares needs its client
+
+    return StoreThread(shared, deliver)
 
 
 class TokenStream(AsyncTokenStream):

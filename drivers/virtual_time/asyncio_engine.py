@@ -6,7 +6,7 @@ import asyncio
 from collections.abc import Callable
 
 from drivers.asyncio_driver import RemoteEngine as Driver
-from sansio import Notice, RefreshSession, RemoteEngineCore
+from sansio import AskStore, Notice, RefreshSession, RemoteEngineCore
 from sansio.simulation.world.world import World
 
 from .asyncio_loop import VirtualEventLoop
@@ -45,6 +45,9 @@ class RemoteEngine(Driver):
 
     def _refresh(self, order: RefreshSession) -> None:
         self._place.fetch(order, self.tell)
+
+    def _ask(self, order: AskStore) -> None:
+        self._place.ask(order, self.tell)
 
 
 def client_of(world: World) -> Client:

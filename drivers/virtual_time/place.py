@@ -4,7 +4,18 @@ from __future__ import annotations
 
 from collections.abc import Callable, Sequence
 
-from sansio import Credential, Effect, Event, InferenceError, RefreshSession, RemoteEngineCore, SessionReport
+from sansio import (
+    AskStore,
+    Credential,
+    Effect,
+    Event,
+    InferenceError,
+    RefreshSession,
+    RemoteEngineCore,
+    SessionReport,
+    StoreReport,
+)
+from sansio.cluster.store import StoreReply
 from sansio.simulation.judge.judge import Judge
 from sansio.simulation.judge.observed_core import ObservedCore
 from sansio.simulation.judge.violation import InvariantViolated
@@ -48,6 +59,14 @@ class Place:
             tell(SessionReport(order.session, order.refresh_id, result))
 
         self.world.vault.fetch(self._places[order.session], 0.0, report)
+
+    def ask(self, order: AskStore, tell: Callable[[Event], None]) -> None:
+        """Put a question to the world's store, and report."""
+
+        def report(reply: StoreReply) -> None:
+            tell(StoreReport(order.link, order.ask, reply))
+
+        self.world.store_way(self._name).ask(order.request, report)
 
     def observed(self, event: Event, effects: Sequence[Effect], now: float, unix_now: float) -> None:
         """The judge looks at each step. What it finds is raised by the world, in a moment, and not in the middle of a

@@ -7,7 +7,7 @@ from collections.abc import Callable
 import trio
 
 from drivers.trio_driver import RemoteEngine as Driver
-from sansio import Notice, RefreshSession, RemoteEngineCore
+from sansio import AskStore, Notice, RefreshSession, RemoteEngineCore
 from sansio.simulation.world.world import World
 
 from .line import Client
@@ -46,6 +46,9 @@ class RemoteEngine(Driver):
 
     def _refresh(self, order: RefreshSession) -> None:
         self._place.fetch(order, self.tell)
+
+    def _ask(self, order: AskStore) -> None:
+        self._place.ask(order, self.tell)
 
 
 def client_of(world: World) -> Client:

@@ -38,7 +38,7 @@ class SharedRateLimiter(RateLimiter):
         *,
         on_store_lost: OnStoreLost = OnStoreLost.FAIL_CLOSED,
         local_share: float = 0.0,
-        doubt: float = 0.0,
+        doubt: float | None = None,
     ) -> None:
         super().__init__(limits, doubt=doubt)
         quotas = quotas_of(limits)

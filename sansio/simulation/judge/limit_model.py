@@ -80,7 +80,9 @@ class LimitModel:
         if core.facts:
             raise ValueError(f"core: has been told {core.facts} facts already, and must be judged from its first")
         self._registry = core.registry
-        self._models = [_Group(group, _watched(group)) for group in core.roster.groups]
+        # What is shared with other processes cannot be judged by one of them.
+        alone = [group for group in core.roster.groups if group.link is None]
+        self._models = {group.index: _Group(group, _watched(group)) for group in alone}
         self._estimates = [NaiveEstimate(lane.group.limiter.limits) for lane in core.roster.lanes.values()]
         """What a request of each lane has to reserve."""
         self._running: dict[int, _Attempt] = {}
@@ -114,12 +116,12 @@ class LimitModel:
         if isinstance(event, SessionReport):
             self._refreshed(event, effects, unix_now)
         if self._registry.metrics.queued and event.__class__ in _MAY_FREE:
-            for model in self._models:
+            for model in self._models.values():
                 self._check_heads(model)
 
     def healed(self, now: float, unix_now: float) -> None:
         """Nothing is in flight."""
-        for model in self._models:
+        for model in self._models.values():
             running, known = model.running, model.limiter.in_flight
             if running or known:
                 raise InvariantViolated(17, f"{running} attempts are under way, {known} by limiter {model.group.index}")
@@ -186,7 +188,9 @@ class LimitModel:
     def _started(self, start: StartAttempt) -> None:
         request = self._registry.requests[start.request_id]
         lane, now = request.lane, self._now
-        model = self._models[lane.group.index]
+        model = self._models.get(lane.group.index)
+        if model is None:
+            return
         ledger = model.ledger
         ledger.let_pass(now)
         charge = ledger.charge(now, *self._estimates[lane.index].of(request.add))

@@ -9,14 +9,16 @@ from __future__ import annotations
 
 import math
 from abc import ABC, abstractmethod
-from collections.abc import Mapping
+from collections.abc import Callable, Mapping
 from dataclasses import dataclass, field
+from functools import partial
 from typing import Protocol
 
 from ...batch import ExecuteBatch, Message, TokenChunk, TokenUsage
+from ...cluster.store import StoreLost, StoreReply, StoreRequest
 from ...deployment import RemoteEngineConfig
 from ...errors import InferenceError
-from ...events import Close, Drain, Event, RefreshSession, SessionReport, Tick
+from ...events import AskStore, Close, Drain, Event, RefreshSession, SessionReport, StoreReport, Tick
 from ...http import HttpRequest
 from ...secret import Credential
 from ..judge.observed_core import ObservedCore
@@ -71,6 +73,14 @@ class CallObserver(Protocol):
         ...
 
 
+class StoreWay(Protocol):
+    """A node's way to the store that the processes of a world share."""
+
+    def ask(self, request: StoreRequest, answer: Callable[[StoreReply], None]) -> None:
+        """Put a question; ``answer`` is called later, and always, as a driver would have it."""
+        ...
+
+
 class Node(ABC):
     """One engine in a world. ``ahead`` and ``wall_ahead``: by how much its clocks are ahead of the world's.
 
@@ -95,6 +105,8 @@ class Node(ABC):
         self.calls: dict[int, Call] = {}
         """Those that are not over, by request."""
         self.watchers: tuple[CallObserver, ...] = ()
+        self.store: StoreWay | None = None
+        """Its way to the store of its world, where there is one."""
         self._vault = vault
         self._timer: Timer | None = None
         self._requests = 0
@@ -174,6 +186,17 @@ class Node(ABC):
             self.tell(SessionReport(order.session, order.refresh_id, result))
 
         self._vault.fetch(self._places[order.session], self.wall_ahead, report)
+
+    def ask_store(self, order: AskStore) -> None:
+        """Put a question to the store, and report."""
+
+        def report(reply: StoreReply) -> None:
+            self.tell(StoreReport(order.link, order.ask, reply))
+
+        if self.store is None:
+            self.clock.call_later(0.0, partial(report, StoreLost("this world has no store")))
+        else:
+            self.store.ask(order.request, report)
 
     def due_at(self) -> float | None:
         """When something comes due, by the node's clock."""

@@ -18,6 +18,7 @@ from ...deployment import RemoteEngineConfig
 from ...errors import BadRequest, InferenceError, NetworkError
 from ...events import (
     AbortAttempt,
+    AskStore,
     AttemptEnded,
     Cancel,
     Committed,
@@ -151,6 +152,8 @@ class RequestNode(Node):
                 pass
             case RefreshSession():
                 self.refresh(effect)
+            case AskStore():
+                self.ask_store(effect)
             case Drained():
                 self.drained = True
             case _:

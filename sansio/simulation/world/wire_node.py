@@ -123,6 +123,8 @@ class WireNode(Node):
             call.let_go(keep=False)
         for order in todo.refresh:
             self.refresh(order)
+        for question in todo.ask:
+            self.ask_store(question)
         for notice in todo.notices:
             for told in self.on_notice:
                 told(notice)

@@ -1,0 +1,103 @@
+"""The engine's exchanges with the store that processes share: one question at a time for each shared thing, and its answer.
+
+A `Link` (`lane.py`) is a shared limiter or circuit, and whom its answers concern. What is asked, and when, the shared thing
+says itself (`cluster/exchanging.py`); here it is ordered, timed, and told what came of it.
+"""
+
+from __future__ import annotations
+
+from collections.abc import Sequence
+
+from .circuits import Circuits
+from .cluster.store import StoreLost, StoreRequest
+from .events import AskStore, StoreReport
+from .lane import Link
+from .registry import Registry
+
+_PATIENCE = 4.0
+"""How many of its own time limits a driver has to report what came of a question, before nothing is taken to have come."""
+
+
+class Links:
+    """What one engine shares.
+
+    timeout: seconds that its driver gives the store for an answer.
+    """
+
+    __slots__ = ("_asks", "_circuits", "_links", "_patience", "_registry")
+
+    def __init__(self, registry: Registry, circuits: Circuits, links: Sequence[Link], timeout: float) -> None:
+        self._registry = registry
+        self._circuits = circuits
+        self._links = links
+        self._patience = timeout * _PATIENCE
+        self._asks = 0
+
+    @property
+    def leaving(self) -> bool:
+        """Whether a farewell is still under way."""
+        return any(link.leaving for link in self._links)
+
+    def follow(self, link: Link) -> None:
+        """Ask what is to be asked now, or see to it that it is asked in time."""
+        if link.ask or link.said_farewell:
+            return
+        registry = self._registry
+        ask_at = link.shared.exchange_at()
+        if ask_at is None or ask_at > registry.now:
+            registry.timers.set(link, ask_at)
+        else:
+            self._order(link, link.shared.exchange(registry.now, registry.unix_now))
+
+    def due(self, link: Link) -> None:
+        """It is time to ask, or no longer time to wait for an answer."""
+        if link.ask:
+            self._answer(link, StoreReport(link.index, link.ask, StoreLost("the driver did not report")))
+        self.follow(link)
+
+    def reported(self, event: StoreReport) -> None:
+        """What the store answered. An answer that is no longer waited for does nothing."""
+        link = self._links[event.link] if 0 <= event.link < len(self._links) else None
+        if link is not None and link.ask == event.ask:
+            self._answer(link, event)
+            self.follow(link)
+
+    def leave(self) -> None:
+        """The process goes: everything shared says so. What was asked before is answered first."""
+        for link in self._links:
+            self._registry.timers.set(link, None)
+            link.leaving = True
+            if not link.ask:
+                self._bid_farewell(link)
+
+    def _order(self, link: Link, request: StoreRequest) -> None:
+        registry = self._registry
+        self._asks += 1
+        link.ask = self._asks
+        registry.timers.set(link, registry.now + self._patience)
+        registry.effects.append(AskStore(link.index, link.ask, request))
+
+    def _answer(self, link: Link, report: StoreReport) -> None:
+        registry = self._registry
+        link.ask = 0
+        registry.timers.set(link, None)
+        if link.said_farewell:
+            link.leaving = False
+            return
+        link.shared.exchanged(report.reply, registry.now, registry.unix_now)
+        if link.leaving:
+            self._bid_farewell(link)
+        else:
+            for lane in link.lanes:
+                self._circuits.follow(lane)
+                registry.touch(lane)
+
+    def _bid_farewell(self, link: Link) -> None:
+        """Order the last question, once; its answer ends it."""
+        registry = self._registry
+        farewell = link.shared.leave(registry.now, registry.unix_now)
+        link.said_farewell = True
+        if farewell is None:
+            link.leaving = False
+        else:
+            self._order(link, farewell)
