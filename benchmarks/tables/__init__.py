@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import breaker, chunks, clients, engine, limiter, scale, sse_decoder
+from . import breaker, chunks, clients, engine, fairness, limiter, scale, sse_decoder
 
 TABLES = {
     "clients": clients.measure,
@@ -11,5 +11,6 @@ TABLES = {
     "engine": engine.measure,
     "breaker": breaker.measure,
     "limiter": limiter.measure,
+    "fairness": fairness.measure,
     "scale": scale.measure,
 }
