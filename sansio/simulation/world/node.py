@@ -82,7 +82,7 @@ class StoreWay(Protocol):
 
 
 class Node(ABC):
-    """One engine in a world. ``ahead`` and ``wall_ahead``: by how much its clocks are ahead of the world's.
+    """One engine in a world, by ``name``. ``ahead`` and ``wall_ahead``: by how much its clocks are ahead of the world's.
 
     fingerprints: of the deployments' keys, as far as they are known at the start (as for `RemoteEngineCore`).
     """
@@ -98,6 +98,7 @@ class Node(ABC):
         name: str = "node",
     ) -> None:
         self.clock = clock
+        self.name = name
         self.core = ObservedCore(config, rng=chance(seed, name, "engine"), fingerprints=fingerprints)
         self.ahead = 0.0
         self.wall_ahead = 0.0

@@ -46,6 +46,7 @@ from .plan_checks import require_known
 from .remembering import Remembered, RememberedJudge
 from .request_node import RequestNode
 from .request_provider import RequestProvider
+from .shared_store import SharedStore, StoreWay
 from .vault import Vault, place_of
 from .weather import Weather, WeatherScript, under
 from .wire import WireClient
@@ -108,6 +109,11 @@ class World:
             raise ValueError('provider: a world of level "requests" has providers of its own')
         else:
             self.node = self._request_node()
+        self.store = None if self.config.shared is None else SharedStore()
+        """What its processes share their limits through, where they are configured to."""
+        self._store_ways: dict[str, StoreWay] = {}
+        if self.store is not None:
+            self.node.store = self.store_way(self.node.name)
         self.violation: InvariantViolated | None = None
         """The first that was found, whoever caught it since."""
         self.entered = False
@@ -135,6 +141,16 @@ class World:
         if not isinstance(found[0], MockProvider):
             raise ValueError('provider: a world of level "requests" has no MockProvider; take providers[host]')
         return found[0]
+
+    def store_way(self, name: str) -> StoreWay:
+        """The way of the process of this name to the store. Raises `ValueError` in a world that has none."""
+        shared = self.config.shared
+        if self.store is None or shared is None:
+            raise ValueError("cluster: this world has no store; say RemoteEngineConfig(…, cluster='redis://…')")
+        if name not in self._store_ways:
+            rng = chance(self.seed, "store", name)
+            self._store_ways[name] = StoreWay(self.clock, self.store, rng, timeout=shared.store_timeout)
+        return self._store_ways[name]
 
     # ---- what happens -------------------------------------------------------------------------------------------------
 
@@ -166,6 +182,10 @@ class World:
             for place in self._places[host]:
                 self.vault.repair(place)
             self._store_keys(host)
+        if self.store is not None:
+            self.store.gone = False
+        for way in self._store_ways.values():
+            way.mend()
 
     def run(self, seconds: float | None = None, *, give_up_after: float = GIVE_UP_AFTER) -> None:
         """Let everything happen: for so many seconds or, without, until nobody waits for an answer any more.
