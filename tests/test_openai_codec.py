@@ -15,6 +15,7 @@ from sansio.http import HttpRequest
 from sansio.providers import codec
 from sansio.providers.openai import USER_AGENT, OpenAIChat
 from sansio.rate_limit import RateLimitDimension, RateLimitSnapshot
+from sansio.rate_limit_headers import reader_for
 from sansio.secret import Credential
 from sansio.session import SessionSnapshot
 from sansio.sse import SseChunk
@@ -332,3 +333,32 @@ def test_a_reset_is_a_hint_on_a_429_for_what_is_used_up(headers: dict[str, str],
 )
 def test_rate_limit_headers(headers: dict[str, str], snapshot: RateLimitSnapshot | None) -> None:
     assert CODEC.rate_limit_snapshot(tuple(headers.items()), NOW) == snapshot
+
+
+@pytest.mark.parametrize(
+    ("endpoint", "remaining", "hint"),
+    [
+        ("https://api.openai.com/v1", 0, 86_400.0),
+        ("https://api.groq.com/openai/v1", 0, 86.4),  # of a day's 1,000, the next one
+        ("https://api.groq.com/openai/v1", 1, None),
+        ("https://my.openai.azure.com/openai/v1", 0, 86_400.0),
+        ("http://127.0.0.1:8080/v1", 0, 86_400.0),
+        ("https://api.mistral.ai/v1", 0, None),  # not its names
+    ],
+)
+def test_headers_are_read_in_the_dialect_of_the_endpoint(endpoint: str, remaining: int, hint: float | None) -> None:
+    said = (
+        ("x-ratelimit-limit-requests", "1000"),
+        ("x-ratelimit-remaining-requests", str(remaining)),
+        ("x-ratelimit-reset-requests", "24h0m0s"),
+    )
+    one = OpenAIChat("m", endpoint)
+    assert one.rate_limit_snapshot(said, NOW) == reader_for(endpoint)(said, NOW)
+    assert one.classify(429, said, b"", NOW).retry_after == (None if hint is None else pytest.approx(hint))
+
+
+def test_a_dialect_that_gives_itself_away_is_read_behind_any_endpoint() -> None:
+    said = (("x-ratelimit-limit-req-minute", "60"), ("x-ratelimit-remaining-req-minute", "59"))
+    assert OpenAIChat("m", "http://gateway:4000").rate_limit_snapshot(said, NOW) == RateLimitSnapshot(
+        RateLimitDimension(60, 59)
+    )

@@ -7,9 +7,8 @@ Source: https://developers.openai.com/api/reference/resources/chat.
 
 from __future__ import annotations
 
-import math
 import re
-from collections.abc import Iterable, Mapping, Sequence
+from collections.abc import Mapping, Sequence
 from dataclasses import dataclass
 from typing import Any, Final
 
@@ -17,15 +16,14 @@ import msgspec
 
 from .._version import __version__
 from ..batch import ExecuteBatch, ImagePart, Message, TextPart, TokenChunk, TokenEstimate, Tool
-from ..classify import parse_reset, retry_after_from_headers, should_retry_from_headers
+from ..classify import retry_after_from_headers, should_retry_from_headers
 from ..errors import InferenceError, RateLimited
 from ..http import Headers, HttpRequest, parse_origin
-from ..rate_limit import RateLimitDimension, RateLimitSnapshot
+from ..rate_limit import RateLimitSnapshot
+from ..rate_limit_headers import reader_for
 from ..session import SessionSnapshot
 from .openai_answers import ChatStreamDecoder, decode_answer
 from .openai_errors import provider_error, read_error
-
-_RATE_LIMIT: Final = "x-ratelimit-"
 
 USER_AGENT: Final = f"inference-remote-core/{__version__}"
 """What requests call their sender."""
@@ -172,16 +170,8 @@ class OpenAIChat:
         return error
 
     def rate_limit_snapshot(self, headers: Headers, unix_now: float) -> RateLimitSnapshot | None:
-        """The ``x-ratelimit-*`` headers. A negative count, or a reset that is not ahead (Azure), is unknown."""
-        said: dict[str, str] = {}  # one pass: every answer comes by here, in the engine's critical section
-        for name, value in headers:
-            if name[: len(_RATE_LIMIT)].lower() == _RATE_LIMIT:
-                said.setdefault(name[len(_RATE_LIMIT) :].lower(), value)
-        if not said:
-            return None
-        requests = _dimension(said, "requests", unix_now)
-        tokens = _tightest([_dimension(said, name, unix_now) for name in ("tokens", "project-tokens")])
-        return None if requests is None and tokens is None else RateLimitSnapshot(requests=requests, tokens=tokens)
+        """What the headers say of the limits, in the dialect of the endpoint (`rate_limit_headers.reader_for`)."""
+        return reader_for(self.endpoint)(headers, unix_now)
 
     def _reset_hint(self, headers: Headers, unix_now: float) -> float | None:
         seen = self.rate_limit_snapshot(headers, unix_now) or RateLimitSnapshot()
@@ -266,22 +256,3 @@ def _length(text: str) -> int:
 
 def _first(headers: Headers, name: str) -> str | None:
     return next((value for key, value in headers if key.lower() == name), None)
-
-
-def _dimension(said: Mapping[str, str], name: str, unix_now: float) -> RateLimitDimension | None:
-    limit, remaining = _count(said.get(f"limit-{name}")), _count(said.get(f"remaining-{name}"))
-    if limit is None and remaining is None:
-        return None
-    reset = parse_reset(said.get(f"reset-{name}", ""), unix_now)
-    return RateLimitDimension(limit=limit, remaining=remaining, reset_after=reset or None)
-
-
-def _tightest(dimensions: Iterable[RateLimitDimension | None]) -> RateLimitDimension | None:
-    """The one with the least remaining."""
-    known = [dimension for dimension in dimensions if dimension is not None]
-    return min(known, key=lambda d: math.inf if d.remaining is None else d.remaining, default=None)
-
-
-def _count(value: str | None) -> int | None:
-    text = "" if value is None else value.strip()
-    return int(text) if text.isascii() and text.isdigit() and len(text) <= 18 else None
