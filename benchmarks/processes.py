@@ -43,6 +43,16 @@ class Child:
             raise RuntimeError(self._last_words()) from None
         return self.hear()
 
+    def tell(self, word: str) -> None:
+        """One line there, and nothing back."""
+        assert self._process.stdin is not None
+        self._process.stdin.write(word + "\n")
+        self._process.stdin.flush()
+
+    def kill(self) -> None:
+        """End it at once."""
+        self._process.kill()
+
     def hear(self) -> dict[str, Any]:
         """The next line. Raises `RuntimeError` with its last words when it has died, or when it is silent for too long."""
         assert self._process.stdout is not None
