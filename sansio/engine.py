@@ -295,6 +295,8 @@ class RemoteEngineCore:
                 held_back.add(lane.index)
         for lane in group.lanes:
             registry.timers.set(lane, lane.deadline(now))
+            if lane.circuit.link is not None:
+                self._links.follow(lane.circuit.link)
         if group.link is not None:
             self._links.follow(group.link)
 
@@ -381,14 +383,14 @@ class RemoteEngineCore:
         request = lease.request
         assert request.exchange is not None
         self._arm_attempt(request, request.exchange)
-        self._observe(lease.lane, event.head)
+        self._observe(lease, event.head)
 
-    def _observe(self, lane: Lane, head: ResponseHead) -> None:
+    def _observe(self, lease: Lease, head: ResponseHead) -> None:
         """What a head says of the provider's limits."""
-        registry = self._registry
+        registry, lane = self._registry, lease.lane
         snapshot = lane.exchange_config.codec.rate_limit_snapshot(head.headers, registry.unix_now)
         if snapshot is not None:
-            lane.group.limiter.observe_headers(snapshot, registry.now)
+            lane.group.limiter.observe_headers(snapshot, registry.now, lease.grant.granted_at)
             registry.touch(lane)  # more may be left than was said before
 
     def _committed(self, event: Committed) -> None:
@@ -405,7 +407,7 @@ class RemoteEngineCore:
         registry, lane, request = self._registry, lease.lane, lease.request
         error, usage = event.error, event.usage
         if event.head is not None:
-            self._observe(lane, event.head)
+            self._observe(lease, event.head)
         self._let_go(request)
         lost_unread = error is not None and request.lost_unread(error, event.stale)
         if error is not None and error.counts_as_circuit_failure and not lost_unread:

@@ -190,6 +190,7 @@ class RateLimiter:
         "_dimensions",
         "_doubts",
         "_granted",
+        "_heard_from",
         "_in_flight",
         "_next",
         "_now",
@@ -210,6 +211,7 @@ class RateLimiter:
         self._concurrent: float = math.inf if limits.concurrent_requests is None else limits.concurrent_requests
         self._throttling = _Throttling(limits.window)
         self._span = limits.window + limits.delivery_guard
+        self._heard_from = -math.inf
         self._in_flight = 0
         self._granted = 0
         self._now = -math.inf
@@ -294,13 +296,22 @@ class RateLimiter:
         """
         self._throttling.observe(hint if hint is not None and 0 < hint < math.inf else 0.0, self._advance(now))
 
-    def observe_headers(self, snapshot: RateLimitSnapshot, now: float) -> None:
+    def observe_headers(self, snapshot: RateLimitSnapshot, now: float, asked_at: float | None = None) -> None:
         """Pull the ledgers down to what the provider says remains, until it says that is reset.
 
         What it says replaces what it said before, and never makes more room than the ledger's own charges leave.
         Without a usable ``reset_after`` it is believed for a window. A negative ``remaining`` says nothing.
+
+        asked_at: when the request went that this answers, if that was not just now. Providers count when a request comes, and
+        the head of a long answer may come a minute later: what it says is that old, and is not heard where an answer to a
+        later request has been, or where all that it counts has been reset since.
         """
         now = self._advance(now)
+        asked_at = now if asked_at is None or not asked_at < now else asked_at
+        if asked_at < self._heard_from:
+            return
+        self._heard_from = asked_at
+        counted_at = min(now, asked_at + self.limits.delivery_guard)
         seen = (snapshot.requests, snapshot.tokens, snapshot.input_tokens, snapshot.output_tokens)
         for dimension in self._dimensions:
             said = seen[dimension.kind]
@@ -308,7 +319,7 @@ class RateLimiter:
                 continue
             usable = said.reset_after is not None and 0 <= said.reset_after < math.inf
             reset_after = min(said.reset_after, _LONGEST_RESET) if said.reset_after is not None and usable else self._span
-            dimension.ledger.pull_down(said.remaining, now + reset_after, now)
+            dimension.ledger.pull_down(said.remaining, counted_at + reset_after, now)
 
     def snapshot(self, now: float) -> RateLimiterSnapshot:
         """The levels, for metrics and for people. Changes nothing."""

@@ -757,3 +757,18 @@ class ListsOfCharges(RuleBasedStateMachine):
 
 ListsOfCharges.TestCase.settings = settings(max_examples=150, stateful_step_count=40)
 TestListsOfCharges = ListsOfCharges.TestCase
+
+
+def test_a_head_that_comes_late_is_as_old_as_its_request() -> None:
+    limit = limiter(requests_per_minute=10)
+    said = RateLimitSnapshot(requests=RateLimitDimension(10, 0, 60.0))
+    permit = limit.reserve(1, 0, 0, 0.0)
+    assert isinstance(permit, Permit)
+    limit.settle(permit, None, 65.0)
+    limit.observe_headers(said, 65.0, 0.0)
+    assert limit.snapshot(65.0).requests == LimitLevel(10, 0, 10), "what it counted has been reset since"
+    limit.observe_headers(RateLimitSnapshot(requests=RateLimitDimension(10, 7, 60.0)), 66.0, 65.9)
+    limit.observe_headers(RateLimitSnapshot(requests=RateLimitDimension(10, 1, 60.0)), 67.0, 65.0)
+    assert limit.snapshot(67.0).requests == LimitLevel(10, 3, 7), "an answer to a later request has been heard"
+    assert limit.snapshot(126.0).requests == LimitLevel(10, 3, 7)
+    assert limit.snapshot(126.5).requests == LimitLevel(10, 0, 10)

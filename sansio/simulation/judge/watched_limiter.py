@@ -65,9 +65,9 @@ class WatchedLimiter(RateLimiter):
             raise InvariantViolated(10, f"late usage of permit {permit.id} was heard, and none is owed")
         super().report_usage(permit, actual, now)
 
-    def observe_headers(self, snapshot: RateLimitSnapshot, now: float) -> None:
+    def observe_headers(self, snapshot: RateLimitSnapshot, now: float, asked_at: float | None = None) -> None:
         """As the engine's."""
-        super().observe_headers(snapshot, now)
+        super().observe_headers(snapshot, now, asked_at)
         for said in (snapshot.requests, snapshot.tokens, snapshot.input_tokens, snapshot.output_tokens):
             if said is not None and said.remaining is not None:
                 after = said.reset_after
