@@ -302,9 +302,9 @@ class RateLimiter:
         What it says replaces what it said before, and never makes more room than the ledger's own charges leave.
         Without a usable ``reset_after`` it is believed for a window. A negative ``remaining`` says nothing.
 
-        asked_at: when the request went that this answers, if that was not just now. Providers count when a request comes, and
-        the head of a long answer may come a minute later: what it says is that old, and is not heard where an answer to a
-        later request has been, or where all that it counts has been reset since.
+        asked_at: when the request went that this answers, if that was not just now. Providers count when a request comes,
+        and the head of a long answer may come a minute later: what it says is that old, and is not heard where an answer to
+        a later request has been, or where all that it counts has been reset since.
         """
         now = self._advance(now)
         asked_at = now if asked_at is None or not asked_at < now else asked_at
@@ -380,11 +380,8 @@ class RateLimiter:
             return costs
         held = list(costs)
         for dimension in self._dimensions:
-            kind = dimension.kind
-            cost = costs[kind]
-            if kind and cost <= dimension.limit:
-                factor = dimension.error.factor(self._in_flight + costs[0])
-                held[kind] = min(dimension.limit, math.ceil(cost * factor))
+            if dimension.kind:
+                held[dimension.kind] = dimension.held_for(costs[dimension.kind])
         return held[0], held[1], held[2], held[3]
 
     def _grant(self, costs: tuple[int, ...], now: float, input_tokens: int, output_tokens: int) -> Permit:
@@ -399,6 +396,8 @@ class RateLimiter:
         permit.requests = costs[0]
         permit.input_tokens, permit.output_tokens = input_tokens, output_tokens
         permit.granted_at = now
+        if self._doubts:
+            self._count_under_way(permit, +1)
         return permit
 
     def _check(self, permit: Permit, now: float) -> None:
@@ -415,6 +414,8 @@ class RateLimiter:
             return False
         permit.state = "usage unknown"
         self._in_flight -= permit.requests
+        if self._doubts:
+            self._count_under_way(permit, -1)
         return True
 
     def _charge_usage(self, permit: Permit, actual: TokenUsage) -> None:
@@ -436,18 +437,25 @@ class RateLimiter:
 
     def _learn(self, permit: Permit, used: tuple[int, int, int, int]) -> None:
         """How wrong an estimate was."""
-        given, wanted = permit.input_tokens, permit.output_tokens
-        estimated = (permit.requests, given + wanted, given, wanted)
+        estimated = _estimate_of(permit)
+        seconds = self._now - permit.granted_at
         for dimension in self._dimensions:
             if dimension.kind:
-                dimension.error.observe(estimated[dimension.kind], used[dimension.kind])
+                dimension.error.observe(estimated[dimension.kind], used[dimension.kind], seconds)
+
+    def _count_under_way(self, permit: Permit, by: int) -> None:
+        """A permit begins or ends, whose use is known by its estimate only."""
+        estimated = _estimate_of(permit)
+        for dimension in self._dimensions:
+            if dimension.kind:
+                dimension.count_under_way(estimated[dimension.kind], by)
 
 
 class _Dimension:
     """One limited amount: which of the costs it counts, under which name, how much it may be at most (its ledger may be
     allowed less for a while), whether it only paces the requests, and how wrong its estimates are."""
 
-    __slots__ = ("error", "field", "kind", "ledger", "limit", "paces")
+    __slots__ = ("error", "field", "kind", "ledger", "limit", "paces", "under_way", "under_way_squares")
 
     def __init__(self, field: str, kind: int, ledger: SlidingLedger, doubt: float, paces: bool = False) -> None:
         self.field = field
@@ -456,6 +464,21 @@ class _Dimension:
         self.limit = ledger.limit
         self.paces = paces
         self.error = EstimateError(doubt)
+        self.under_way = self.under_way_squares = 0
+        """The estimates of all permits that are open, and their squares, added up."""
+
+    def held_for(self, estimate: int) -> int:
+        """What to charge for an estimate that is doubted: never less, nor more than could ever be granted."""
+        if not 0 < estimate < self.limit:
+            return estimate
+        together = self.under_way + estimate
+        equals = together * together / (self.under_way_squares + estimate * estimate)
+        return min(self.limit, max(estimate, math.ceil(estimate * self.error.factor(equals))))
+
+    def count_under_way(self, estimate: int, by: int) -> None:
+        """One more (or less) with such an estimate is under way."""
+        self.under_way += by * estimate
+        self.under_way_squares += by * estimate * estimate
 
 
 def _dimensions_of(limits: RateLimits, doubt: float) -> tuple[_Dimension, ...]:
@@ -533,6 +556,12 @@ class _Throttling:
 
     def _reached_at(self, percent: int) -> float:
         return self._rising_from + (percent - self._base) * self._step
+
+
+def _estimate_of(permit: Permit) -> tuple[int, int, int, int]:
+    """What a permit was granted for, by kind."""
+    given, wanted = permit.input_tokens, permit.output_tokens
+    return permit.requests, given + wanted, given, wanted
 
 
 def _lowered(limit: int, percent: int) -> int:

@@ -770,5 +770,5 @@ def test_a_head_that_comes_late_is_as_old_as_its_request() -> None:
     limit.observe_headers(RateLimitSnapshot(requests=RateLimitDimension(10, 7, 60.0)), 66.0, 65.9)
     limit.observe_headers(RateLimitSnapshot(requests=RateLimitDimension(10, 1, 60.0)), 67.0, 65.0)
     assert limit.snapshot(67.0).requests == LimitLevel(10, 3, 7), "an answer to a later request has been heard"
-    assert limit.snapshot(126.0).requests == LimitLevel(10, 3, 7)
-    assert limit.snapshot(126.5).requests == LimitLevel(10, 0, 10)
+    assert limit.snapshot(125.9).requests == LimitLevel(10, 3, 7)
+    assert limit.snapshot(126.0).requests == LimitLevel(10, 0, 10)
