@@ -9,9 +9,9 @@ bias is known does not depend on them, only on how much it was learnt from:
     factor(n) = bias + Z * deviation * sqrt(1 / n + 1 / (known + 1)), never above the worst ratio to expect, never below 1
 
 The bias is of used / estimated, weighted by size. Requests that use more often take longer, so that those under way are
-worse than those that ended: weighted by time as well, the ratio is theirs, and the larger of the two is believed. Of requests
-of unequal sizes as many count as would cancel out as well if they were equal, ``sum(sizes) ** 2 / sum(squared sizes)``: both
-of those that were seen and of those under way. Old observations fade. Settlement gives back what was held back too much.
+worse than those that ended: weighted by time as well, the ratio is theirs, and the larger of the two is believed. Requests
+of unequal sizes count as so many equal ones as would cancel out as well, ``sum(sizes) ** 2 / sum(squared sizes)``: those
+that were seen, and those under way. Old observations fade. Settlement gives back what was held back too much.
 
 This assumes that errors are independent. Where one cause makes hundreds of requests longer that are under way at once, or
 everything starts at the same moment and ends by its length, what ended says too little of what has not. The number of
