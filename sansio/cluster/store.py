@@ -13,7 +13,7 @@ from __future__ import annotations
 
 from collections.abc import Mapping
 from dataclasses import dataclass, field
-from typing import TypeAlias
+from typing import NamedTuple, TypeAlias
 
 
 @dataclass(frozen=True, slots=True)
@@ -76,15 +76,34 @@ class Quota:
     span: float
 
 
+class Correction(NamedTuple):
+    """Charges made before are to hold this much more (or less) in each dimension.
+
+    slot: when they were made, as `Taken.slot` told. question: the number of the first `Take` that carried this correction.
+    One that was not answered may have been done all the same: sent again, a correction is still known by that number.
+    """
+
+    slot: int
+    changes: tuple[int, ...]
+    question: int
+
+
 @dataclass(frozen=True, slots=True)
 class Take:
     """Charge the first of ``asks`` that fit, in order, to the ledger at ``key``, and correct earlier charges.
 
-    quotas: the dimensions; every ask has one amount for each. asks: what each permit wanted costs; the first is the head's,
-    the others are fetched ahead, and only while nobody else's head waits. member: who asks; its head keeps its place among
-    the heads of all members. running: how many of the member's permits run now (for the quota with a span of 0).
-    corrections: for charges made before, by the slot that `Taken` told: how much more (or less) each dimension is to hold.
-    known: the highest ``sequence`` this member has seen; a store that knows less has lost what it knew.
+    member: who asks; another name in each life of a process. number: counts its questions, from 1. The store does none
+    twice, and none that is older than one it did.
+    quotas: the dimensions, at most one of them with a span of 0. Limits may differ from question to question; a dimension
+    of another span is another one.
+    asks: what each permit wanted costs, an amount for each dimension. The first is the head's, which keeps its place among
+    the heads of all members for a while. The others are fetched ahead. What is asked is granted if it fits beside the heads
+    that wait before it; what is fetched ahead comes after everybody.
+    running: how many of the member's permits run now (for the quota with a span of 0).
+    answered, known: the number of the member's last question that was answered, and the ``sequence`` it was told then; 0
+    where that is longer ago than the longest span. A store that does not know the same has lost what it knew, and then
+    grants nothing for the longest span.
+    leaves: the member goes: forget its place and its running permits.
     """
 
     key: str
@@ -92,19 +111,21 @@ class Take:
     quotas: tuple[Quota, ...]
     asks: tuple[tuple[int, ...], ...] = ()
     running: int = 0
-    corrections: tuple[tuple[int, tuple[int, ...]], ...] = ()
+    corrections: tuple[Correction, ...] = ()
+    number: int = 1
+    answered: int = 0
     known: int = 0
     leaves: bool = False
-    """Whether the member goes: forget its place and its running permits."""
 
 
 @dataclass(frozen=True, slots=True)
 class Taken:
     """How a `Take` went. granted: how many of its asks, counted from the first, were charged.
 
-    slot: where they were charged, for `Take.corrections`. wait: seconds until the next ask fits, if nothing else happens;
+    slot: when they were charged, for `Correction.slot`: an instant by the store's clock, in microseconds, shared by charges
+    close to each other. wait: where nothing was granted, seconds until the first ask would be, if nothing else happens;
     ``None``: not by time alone. sequence: counts what the ledger has done, never falls unless the store lost something.
-    levels: what counts now, for each dimension. unix_now: the store's clock.
+    levels: what counts now, for each dimension. unix_now: the store's clock, which never goes back.
     """
 
     granted: int
