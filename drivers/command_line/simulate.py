@@ -7,19 +7,16 @@ holds no time of this machine: two runs of the same command print the same bytes
 from __future__ import annotations
 
 import argparse
-import multiprocessing
-import signal
 import sys
-import threading
 import time
 from collections import Counter
-from collections.abc import Callable, Generator, Sequence
-from concurrent.futures import ProcessPoolExecutor
-from contextlib import closing, contextmanager
+from collections.abc import Callable, Sequence
+from contextlib import closing
 from dataclasses import dataclass
 from functools import partial
 from pathlib import Path
 
+from sansio.simulation.cluster.catalogue import CLUSTERS
 from sansio.simulation.scenarios.catalogue import SCENARIOS
 from sansio.simulation.scenarios.report import Report, header
 from sansio.simulation.scenarios.run import run
@@ -28,21 +25,23 @@ from sansio.simulation.scenarios.sweep import plan_of
 from sansio.simulation.world.plan import Level, Plan
 
 from .exit_status import FAILED, UsageError
+from .many_seeds import progress, run_seeds
+from .simulate_cluster import simulate_cluster
 
 Draw = Callable[[Report], None]
-
-_SEEDS_AT_ONCE = 8
-"""How many a process is given at a time."""
 
 
 def simulate(arguments: argparse.Namespace) -> int:
     """Run what is asked for. Returns 1 if an invariant did not hold."""
     if arguments.list:
-        for scenario in SCENARIOS.values():
-            print(f"{scenario.name:<18} {scenario.about}")
+        for scenario in (*SCENARIOS.values(), *CLUSTERS.values()):
+            print(f"{scenario.name:<20} {scenario.about}")
         return 0
     if arguments.seeds is not None:
         _refuse_with_seeds(arguments)
+    if (arguments.scenario or "").startswith("cluster"):
+        return simulate_cluster(arguments)
+    if arguments.seeds is not None:
         return _sweep(arguments)
     plans = _plans(arguments)
     pictures = [None if arguments.picture is None else _picture(arguments.picture, each, len(plans)) for each in plans]
@@ -122,13 +121,6 @@ class _Told:
     failure: str | None
 
 
-@dataclass(frozen=True, slots=True)
-class _Work:
-    seeds: range
-    scenario: str | None
-    level: Level | None
-
-
 def _sweep(arguments: argparse.Namespace) -> int:
     first: int = arguments.seed or 0
     seeds = range(first, first + arguments.seeds)
@@ -139,7 +131,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     print(_command(arguments), flush=True)
     begin = time.monotonic()
     told: list[_Told] = []
-    with closing(_all(seeds, arguments)) as runs, _progress(len(seeds)) as advance:
+    some = partial(_run, arguments.scenario, arguments.level)
+    with closing(run_seeds(seeds, some, arguments.jobs)) as runs, progress(len(seeds)) as advance:
         for each in runs:
             told.append(each)
             if each.failure is not None:
@@ -154,53 +147,8 @@ def _sweep(arguments: argparse.Namespace) -> int:
     return FAILED if failures else 0
 
 
-def _all(seeds: range, arguments: argparse.Namespace) -> Generator[_Told]:
-    """Each run in the order of its seed, whoever made it. If it is closed before its end, so is who makes them."""
-    work = [
-        _Work(seeds[at : at + _SEEDS_AT_ONCE], arguments.scenario, arguments.level)
-        for at in range(0, len(seeds), _SEEDS_AT_ONCE)
-    ]
-    jobs: int = arguments.jobs or multiprocessing.cpu_count()
-    if jobs == 1 or len(work) == 1:
-        for each in work:
-            yield from _share(each)
-        return
-    pool = ProcessPoolExecutor(
-        min(jobs, len(work)), mp_context=multiprocessing.get_context("spawn"), initializer=_leave_interrupts_to_the_parent
-    )
-    try:
-        with _nobody_interrupted():
-            shares = pool.map(_share, work)
-        for share in shares:
-            yield from share
-    except BaseException:  # Ctrl-C, or nobody reads on: what is under way is of no use
-        for process in multiprocessing.active_children():
-            process.terminate()
-        raise
-    finally:
-        pool.shutdown(cancel_futures=True)
-
-
-def _leave_interrupts_to_the_parent() -> None:
-    """Ctrl-C goes to all processes; one of them acts on it."""
-    signal.signal(signal.SIGINT, signal.SIG_IGN)
-
-
-@contextmanager
-def _nobody_interrupted() -> Generator[None]:
-    """Processes that are started meanwhile know nothing of Ctrl-C, not even before they run anything of ours."""
-    if threading.current_thread() is not threading.main_thread():  # only the main thread may say what signals do
-        yield
-        return
-    found = signal.signal(signal.SIGINT, signal.SIG_IGN)
-    try:
-        yield
-    finally:
-        signal.signal(signal.SIGINT, found)
-
-
-def _share(work: _Work) -> list[_Told]:
-    return [_tell(plan_of(seed, work.scenario, work.level)) for seed in work.seeds]
+def _run(scenario: str | None, level: Level | None, seeds: range) -> list[_Told]:
+    return [_tell(plan_of(seed, scenario, level)) for seed in seeds]
 
 
 def _tell(plan: Plan) -> _Told:
@@ -250,18 +198,3 @@ def _refuse_with_seeds(arguments: argparse.Namespace) -> None:
     for name in ("callers", "disturbances", "picture"):
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name}: is about one run; leave out --seeds")
-
-
-@contextmanager
-def _progress(runs: int) -> Generator[Callable[[], None]]:
-    if not sys.stderr.isatty():
-        yield lambda: None
-        return
-    from rich.console import Console  # here, because nothing else of this command needs it
-    from rich.progress import BarColumn, MofNCompleteColumn, Progress, TextColumn, TimeRemainingColumn
-
-    console = Console(stderr=True)
-    columns = (TextColumn("{task.description}"), BarColumn(), MofNCompleteColumn(), TimeRemainingColumn())
-    with Progress(*columns, console=console, transient=True) as progress:
-        task = progress.add_task("runs", total=runs)
-        yield lambda: progress.advance(task)

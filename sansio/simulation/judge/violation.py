@@ -35,10 +35,14 @@ INVARIANTS: dict[int, str] = {
     19: "no secret is shown",
     20: "a stream succeeds only with its proof, missing usage is unknown",
     21: "each attempt's usage is counted once",
+    22: "counters of one window agree, and hold nothing of another's",
     23: "a clock going backwards changes nothing",
     24: "cancelling gives everything back at once",
     26: "no step without progress",
     27: "nobody fails without a reason",
+    28: "nothing is granted past a lease",
+    29: "a limit that is wanted is used",
 }
 """What every world is held to, in a few words each. Numbered as in the project's specification; beside these, 0
-stands for an exception that nobody should have raised, and 27 for a failure that was not due."""
+stands for an exception that nobody should have raised, 27 for a failure that was not due, and 28 and 29 are about processes
+that share a limit."""

@@ -47,11 +47,11 @@ class _Search:
 
     def callers(self) -> None:
         """Fewer callers."""
-        _minimize([each.number for each in self.plan.callers], lambda kept: self._try(kept, self._disturbances()))
+        minimize([each.number for each in self.plan.callers], lambda kept: self._try(kept, self._disturbances()))
 
     def disturbances(self) -> None:
         """Fewer disturbances."""
-        _minimize(self._disturbances(), lambda kept: self._try([each.number for each in self.plan.callers], kept))
+        minimize(self._disturbances(), lambda kept: self._try([each.number for each in self.plan.callers], kept))
 
     def _disturbances(self) -> list[int]:
         return [each.number for each in self.plan.disturbances]
@@ -71,7 +71,7 @@ class _Search:
         return True
 
 
-def _minimize(numbers: list[int], fails: Callable[[Sequence[int]], bool]) -> None:
+def minimize(numbers: list[int], fails: Callable[[Sequence[int]], bool]) -> None:
     """Leave out as many of ``numbers`` as can be, asking ``fails`` of what is left each time."""
     if not numbers or fails([]):
         return
