@@ -19,6 +19,7 @@ from matplotlib.figure import Figure
 from simulation_mutants import MUTANTS
 
 from drivers.command_line import main
+from sansio.simulation.cluster.catalogue import CLUSTERS
 from sansio.simulation.scenarios.catalogue import SCENARIOS
 from sansio.simulation.scenarios.sweep import level_of, plan_of, scenario_of
 
@@ -42,8 +43,8 @@ def test_a_seed_stands_for_a_scenario_and_a_level_and_every_pair_comes() -> None
 
 def test_it_says_which_scenarios_there_are(capsys: pytest.CaptureFixture[str]) -> None:
     names = [line.split()[0] for line in printed(capsys, "--list").splitlines()]
-    assert names == list(SCENARIOS)
-    assert len(names) == 11
+    assert names == [*SCENARIOS, *CLUSTERS]
+    assert len(names) == 11 + 3
 
 
 def test_without_options_each_scenario_is_told_of(capsys: pytest.CaptureFixture[str]) -> None:

@@ -34,8 +34,9 @@ Draw = Callable[[Report], None]
 def simulate(arguments: argparse.Namespace) -> int:
     """Run what is asked for. Returns 1 if an invariant did not hold."""
     if arguments.list:
-        for scenario in (*SCENARIOS.values(), *CLUSTERS.values()):
-            print(f"{scenario.name:<20} {scenario.about}")
+        known = [(each.name, each.about) for each in SCENARIOS.values()]
+        for name, about in [*known, *((each.name, each.about) for each in CLUSTERS.values())]:
+            print(f"{name:<20} {about}")
         return 0
     if arguments.seeds is not None:
         _refuse_with_seeds(arguments)

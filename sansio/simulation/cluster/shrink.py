@@ -39,10 +39,9 @@ def shrink(plan: ClusterPlan, report: ClusterReport, *, runs: int = 150) -> tupl
     def troubles() -> list[int]:
         return [each.number for each in best[0].troubles]
 
-    end = report.seconds
-    fails(
-        [each.number for each in plan.demands if each.at <= end], [each.number for each in plan.troubles if each.at <= end]
-    )
+    came = [each.number for each in plan.demands if each.at <= report.seconds]
+    struck = [each.number for each in plan.troubles if each.at <= report.seconds]
+    fails(came, struck)  # who had not come yet cannot be to blame
     minimize(troubles(), lambda kept: fails(demands(), kept))
     minimize(demands(), lambda kept: fails(kept, troubles()))
     minimize(troubles(), lambda kept: fails(demands(), kept))
