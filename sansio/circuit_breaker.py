@@ -51,9 +51,14 @@ TRANSITIONS: Final[Mapping[tuple[CircuitState, str], CircuitState]] = MappingPro
         (_HALF_OPEN, "forced_closed"): _CLOSED,
         (_OPEN, "reset"): _CLOSED,
         (_HALF_OPEN, "reset"): _CLOSED,
+        (_CLOSED, "shared_open"): _OPEN,
+        (_HALF_OPEN, "shared_open"): _OPEN,
+        (_OPEN, "shared_closed"): _CLOSED,
+        (_HALF_OPEN, "shared_closed"): _CLOSED,
     }
 )
-"""(state, reason) -> next state. A pair that is not here cannot happen."""
+"""(state, reason) -> next state. A pair that is not here cannot happen. A shared circuit alone knows ``shared_open`` and
+``shared_closed``: they follow what another process found (`cluster/shared_circuit.py`)."""
 
 _INFINITE: Final = math.inf
 

@@ -32,6 +32,8 @@ class Circuits:
         for circuit in (lane.circuit, lane.key_circuit):
             rejection = self._rejection(circuit)
             if rejection is not None and not self.may_wait(request, circuit, rejection):
+                if circuit.link is not None:
+                    self._registry.touch(lane)  # somebody wants to know what the other processes say now
                 return self.error(circuit, rejection, lane, cause)
         return None
 
@@ -108,6 +110,18 @@ class Circuits:
                     self._tell(circuit, lane, transition)
             if moved:
                 self._offer(circuit)
+            if circuit.link is not None:
+                self._follow_open_time(circuit)
+
+    def _follow_open_time(self, circuit: Circuit) -> None:
+        """Other processes may have made an open time longer, so that not everybody can wait for it, or taken that back."""
+        retry_at = circuit.breaker.deadline()
+        if retry_at is None or retry_at == circuit.retry_at:
+            return
+        if circuit.breaker.state(self._registry.now) is CircuitState.OPEN:
+            circuit.retry_at = retry_at
+            self.arm(circuit)
+            self._fail_behind(circuit)
 
     def _tell(self, circuit: Circuit, lane: Lane, transition: CircuitTransition) -> None:
         registry = self._registry
@@ -115,6 +129,8 @@ class Circuits:
         count(registry.metrics.circuit_transitions, f"{source}->{target}")
         kind: NoticeKind = "key_circuit" if circuit.of_key else "circuit"
         registry.notice(kind, lane, source=source, target=target, reason=transition.reason)
+        if transition.reason == "shared_open":
+            circuit.last_error = CircuitOpen(lane.provider, message="another process found that this endpoint fails")
         if transition.target is CircuitState.OPEN:
             self._fail_behind(circuit)
 

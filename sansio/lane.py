@@ -143,6 +143,10 @@ class Circuit:
     of_key: bool
     lanes: list[Lane] = field(default_factory=list["Lane"])
     last_error: InferenceError | None = None
+    link: Link | None = None
+    """Its exchange with other processes, where it is shared with any."""
+    retry_at: float = -math.inf
+    """Where it is shared: the end of the open time whose consequences for waiters have been drawn."""
 
 
 @dataclass(slots=True, eq=False)

@@ -17,6 +17,7 @@ from .budget import BudgetLedger
 from .circuit_breaker import CircuitBreaker, CircuitBreakerConfig
 from .cluster.config import ClusterConfig, SharingMode
 from .cluster.member import Member
+from .cluster.shared_circuit import SharedCircuit
 from .cluster.shared_limiter import SharedRateLimiter
 from .deployment import Deployment, OpenCircuitPolicy, RemoteEngineConfig
 from .exchange import ExchangeConfig
@@ -34,6 +35,9 @@ that many processes together never exceed a limit: that of estimates anywhere be
 process by itself believes them: what it gets wrong, a 429 and its own ledger put right."""
 
 _MEMBER_BITS: Final = 64
+
+_CIRCUITS_WINDOW: Final = 60.0
+"""A circuit has no window. What is said of it is exchanged as often as for a limit of this one."""
 
 
 @dataclass(slots=True)
@@ -86,8 +90,10 @@ def build_roster(config: RemoteEngineConfig, fingerprints: Mapping[str, str], rn
         ):
             if circuit_of not in circuits:
                 of_key = circuit_of is not circuit_key
-                circuits[circuit_of] = Circuit(len(roster.circuits), CircuitBreaker(breaker_config), of_key)
-                roster.circuits.append(circuits[circuit_of])
+                circuit = circuits[circuit_of] = Circuit(len(roster.circuits), CircuitBreaker(breaker_config), of_key)
+                if config.shared is not None and config.shared.share_circuits and not of_key:
+                    _share_circuit(circuit, breaker_config, config.shared, deployment, member, roster.links)
+                roster.circuits.append(circuit)
         session_key = (codec.provider, settings.secret)
         if session_key not in sessions:
             session = RemoteSession(codec.provider, config.session, rng)
@@ -185,6 +191,29 @@ def _shared_key(deployment: Deployment, fingerprints: Mapping[str, str]) -> str:
 def _circuit_key(deployment: Deployment) -> Hashable:
     codec = deployment.codec()
     return codec.provider, codec.endpoint
+
+
+def _share_circuit(
+    circuit: Circuit,
+    breaker: CircuitBreakerConfig,
+    cluster: ClusterConfig,
+    deployment: Deployment,
+    member: str,
+    links: list[Link],
+) -> None:
+    """Let a circuit be one that other processes have a part in: an endpoint's. A key's stays each process's own, for one
+    refusal is enough to find it out, and a process with another key may not suffer by it."""
+    board = hashlib.sha256(repr(_circuit_key(deployment)).encode()).hexdigest()[:32]
+    shared = SharedCircuit(
+        breaker,
+        key=f"{cluster.prefix}:circuit:{{{board}}}",
+        member=member,
+        interval=cluster.interval_for(_CIRCUITS_WINDOW),
+        in_use=lambda: any(lane.requests for lane in circuit.lanes),
+    )
+    circuit.breaker = shared
+    circuit.link = Link(len(links), shared, circuit.lanes)
+    links.append(circuit.link)
 
 
 def _agreed(asked: Sequence[tuple[Deployment, Hashable, Value]], default: Value, name: str) -> dict[Hashable, Value]:

@@ -431,7 +431,7 @@ def test_undrained_transitions_and_failures_take_bounded_memory() -> None:
 
 
 def test_the_table_is_the_whole_of_the_machine() -> None:
-    forced = {"forced_open": OPEN, "forced_closed": CLOSED, "reset": CLOSED}
+    forced = {"forced_open": OPEN, "forced_closed": CLOSED, "reset": CLOSED, "shared_open": OPEN, "shared_closed": CLOSED}
     expected = {
         (CLOSED, "failure_threshold"): OPEN,
         (OPEN, "open_duration"): HALF_OPEN,
