@@ -191,11 +191,11 @@ NOW = 2_000_000_000_000_000
 @pytest.mark.parametrize(
     ("entry", "stands"),
     [
-        (b"%d %d old" % (0, 60_000_000), False),
-        (b"%d %d long ago, for longer" % (NOW * 3 // 4, NOW // 2), True),
-        (b"%d %d an absurd time" % (NOW * 3 // 4, 10**40), True),
-        (b"%d %d of a later time" % (NOW, 60_000_000), True),
-        (b"%d %d \n\0binary" % (NOW, 60_000_000), True),
+        (b"%d %d 7 old" % (0, 60_000_000), False),
+        (b"%d %d 7 long ago, for longer" % (NOW * 3 // 4, NOW // 2), True),
+        (b"%d %d 7 an absurd time" % (NOW * 3 // 4, 10**40), True),
+        (b"%d %d 7 of a later time" % (NOW, 60_000_000), True),
+        (b"%d %d 7 \n\0binary" % (NOW, 60_000_000), True),
     ],
 )
 def test_an_entry_stands_as_long_as_its_own_member_said(valkey: Valkey, way: Opens, entry: bytes, stands: bool) -> None:
@@ -203,7 +203,7 @@ def test_an_entry_stands_as_long_as_its_own_member_said(valkey: Valkey, way: Ope
     with valkey.admin() as admin:
         admin.hset(BOARD, "other", entry)
         found = reports(store.execute(MINE))
-        assert found == {"me": b"mine"} | ({"other": entry.split(b" ", 2)[2]} if stands else {})
+        assert found == {"me": b"mine"} | ({"other": entry.split(b" ", 3)[3]} if stands else {})
         assert admin.hexists(BOARD, "other") == stands
 
 
@@ -211,19 +211,28 @@ def test_an_entry_of_a_later_time_grows_old_from_now_on(valkey: Valkey, way: Ope
     """Another server with another clock may have been in this one's place: its members are not young for ever."""
     store = way(valkey.url)
     with valkey.admin() as admin:
-        admin.hset(BOARD, "other", b"%d 60000000 x" % NOW)
+        admin.hset(BOARD, "other", b"%d 60000000 1 x" % NOW)
         first, second = store.execute(MINE), store.execute(MINE)
     assert isinstance(first, Published) and isinstance(second, Published)
     assert first.reports["other"] == (0.0, b"x")
     assert second.reports["other"][0] == pytest.approx(second.unix_now - first.unix_now, abs=1e-6)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"garbage", b"1 x", b"-1 60000000 x", b"1.5 2 x", b" 1 2 x", b"1 2"])
+@pytest.mark.parametrize("garbage", [b"", b"garbage", b"1 x", b"-1 60000000 1 x", b"1.5 2 1 x", b" 1 2 1 x", b"1 2 3", b"1 2 x"])
 def test_what_no_member_wrote_is_passed_over(valkey: Valkey, way: Opens, garbage: bytes) -> None:
     with valkey.admin() as admin:
         admin.hset(BOARD, "other", garbage)
         assert reports(way(valkey.url).execute(MINE)) == {"me": b"mine"}
         assert admin.hget(BOARD, "other") == garbage
+
+
+def test_a_report_that_comes_late_is_not_put(valkey: Valkey, way: Opens) -> None:
+    store = way(valkey.url)
+    store.execute(Publish(BOARD, "a", b"two", 10.0, 2))
+    assert reports(store.execute(Publish(BOARD, "a", b"one", 10.0, 1))) == {"a": b"two"}
+    assert reports(store.execute(Publish(BOARD, "a", b"", 10.0, 1))) == {"a": b"two"}
+    assert reports(store.execute(Publish(BOARD, "a", b"two again", 10.0, 2))) == {"a": b"two again"}
+    assert reports(store.execute(Publish(BOARD, "a", b"", 10.0, 3))) == {}
 
 
 def test_a_board_is_forgotten_with_the_last_of_its_members(valkey: Valkey, way: Opens) -> None:

@@ -52,8 +52,8 @@ class Command:
 def command_for(request: StoreRequest) -> Command:
     """What carries out this request."""
     match request:
-        case Publish(key, member, report, ttl):
-            return Command(_PUBLISH, [key], [member, report, _whole(ttl, 1e6)], _published)
+        case Publish(key, member, report, ttl, sequence):
+            return Command(_PUBLISH, [key], [member, report, _whole(ttl, 1e6), sequence], _published)
         case Swap(key, version, document, ttl):
             put = () if document is None else (document,)
             return Command(_SWAP, [key], [version, _whole(ttl, 1e3), *put], partial(_swapped, document))

@@ -12,29 +12,32 @@ from __future__ import annotations
 from typing import Final
 
 PUBLISH: Final = """\
--- KEYS[1]: the board. ARGV: the member, its report ('' takes it off), for how many microseconds it stands.
--- A field is a member, its value '<when it was published> <for how long> <the report>'.
+-- KEYS[1]: the board. ARGV: the member, its report ('' takes it off), for how many microseconds it stands, its sequence.
+-- A field is a member, its value '<when it was published> <for how long> <sequence> <the report>'.
 local time = redis.call('TIME')
 local now = time[1] * 1000000 + time[2]
-local function entry(stamp, ttl, report)
-  return string.format('%.0f %.0f ', stamp, ttl) .. report
+local function entry(stamp, ttl, sequence, report)
+  return string.format('%.0f %.0f %.0f ', stamp, ttl, sequence) .. report
 end
-if ARGV[2] == '' then
-  redis.call('HDEL', KEYS[1], ARGV[1])
-else
-  redis.call('HSET', KEYS[1], ARGV[1], entry(now, tonumber(ARGV[3]), ARGV[2]))
+local standing = string.match(redis.call('HGET', KEYS[1], ARGV[1]) or '', '^%d+ %d+ (%d+) ')
+if not standing or tonumber(standing) <= tonumber(ARGV[4]) then
+  if ARGV[2] == '' then
+    redis.call('HDEL', KEYS[1], ARGV[1])
+  else
+    redis.call('HSET', KEYS[1], ARGV[1], entry(now, tonumber(ARGV[3]), tonumber(ARGV[4]), ARGV[2]))
+  end
 end
 local answer = {time[1], time[2]}
 local longest = 0
 local board = redis.call('HGETALL', KEYS[1])
 for i = 1, #board, 2 do
-  local stamp, ttl, begins = string.match(board[i + 1], '^(%d+) (%d+) ()')
+  local stamp, ttl, sequence, begins = string.match(board[i + 1], '^(%d+) (%d+) (%d+) ()')
   if stamp then
     stamp, ttl = tonumber(stamp), math.min(tonumber(ttl), 1e15)
     local report = string.sub(board[i + 1], begins)
     if stamp > now then -- the clock went back (another server, perhaps): from here on the entry grows old by this one
       stamp = now
-      redis.call('HSET', KEYS[1], board[i], entry(stamp, ttl, report))
+      redis.call('HSET', KEYS[1], board[i], entry(stamp, ttl, tonumber(sequence), report))
     end
     local left = stamp + ttl - now
     if left > 0 then

@@ -20,13 +20,15 @@ from typing import NamedTuple, TypeAlias
 class Publish:
     """Put ``report`` on the board ``key`` under ``member``'s name, in place of its last one, and read the whole board.
 
-    An empty ``report`` takes the member's off. What a member has not renewed for ``ttl`` seconds leaves the board.
+    An empty ``report`` takes the member's off. What a member has not renewed for ``ttl`` seconds leaves the board. A report
+    with a lower ``sequence`` than the one that stands there has come late, and is not put.
     """
 
     key: str
     member: str
     report: bytes
     ttl: float
+    sequence: int = 0
 
 
 @dataclass(frozen=True, slots=True)

@@ -50,6 +50,7 @@ class _Report:
     content: bytes
     put_at: float
     ttl: float
+    sequence: int
 
 
 @dataclass(slots=True)
@@ -112,9 +113,11 @@ class SharedStore:
 
     def _publish(self, request: Publish, unix_now: float) -> Published:
         board = self._contents.boards.setdefault(request.key, {})
-        board.pop(request.member, None)
-        if request.report:
-            board[request.member] = _Report(request.report, unix_now, request.ttl)
+        standing = board.get(request.member)
+        if standing is None or standing.sequence <= request.sequence:
+            board.pop(request.member, None)
+            if request.report:
+                board[request.member] = _Report(request.report, unix_now, request.ttl, request.sequence)
         for member, report in list(board.items()):
             report.put_at = min(report.put_at, unix_now)  # where the clock went back, it grows old from here on
             if report.put_at + report.ttl <= unix_now:
