@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import pytest
 
-from sansio.cluster.store import Publish, Published, StoreLost, StoreReply, Swap, Swapped
+from sansio.cluster.store import Publish, Published, Quota, StoreLost, StoreReply, Swap, Swapped, Take, Taken
 from sansio.deployment import Deployment, RemoteEngineConfig
 from sansio.secret import Secret
 from sansio.simulation.world.clock import VirtualClock, chance
@@ -77,6 +77,20 @@ def test_a_document_is_forgotten_when_nobody_replaces_it() -> None:
     store.execute(swap(1, b"2", ttl=10.0), NOW + 9)
     assert store.execute(swap(0, None), NOW + 18.5) == Swapped(False, 2, b"2", NOW + 18.5)
     assert store.execute(swap(2, b"3"), NOW + 19) == Swapped(False, 0, b"", NOW + 19)
+
+
+def test_a_ledger_charges_what_fits() -> None:
+    store = SharedStore(ahead=2.0)
+    quotas = (Quota("tokens_per_minute", 10, 5.0),)
+
+    def take(number: int) -> Taken:
+        reply = store.execute(Take("ledger", "a", quotas, ((6,),), number=number), NOW)
+        assert isinstance(reply, Taken)
+        return reply
+
+    assert (take(1).granted, take(2).granted) == (1, 0)
+    assert take(3).levels == (6,)
+    assert take(4).unix_now == NOW + 2.0
 
 
 def test_a_replica_takes_over_with_what_it_has_heard_of() -> None:

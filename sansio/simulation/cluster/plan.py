@@ -231,7 +231,7 @@ class ClusterPlan:
         lives = {life.number for life in self.lives}
         for name, parts in (("demands", self.demands), ("troubles", self.troubles)):
             for each in parts:
-                if each.at + each.seconds > self.seconds:
+                if each.at + each.seconds > self.seconds * (1.0 + 1e-9):
                     raise ValueError(f"{name}: number {each.number} ends after the plan's {self.seconds:g} s")
                 for life in _lives_of(each):
                     if life not in lives:

@@ -16,7 +16,7 @@ from random import Random
 from typing import Protocol
 
 from ...cluster.exchanging import Exchanging
-from ...cluster.store import StoreLost, StoreReply, StoreRequest
+from ...cluster.store import StoreLost, StoreReply, StoreRequest, Swap, Swapped
 from ...lane import Group
 from ...rate_limit import Permit, RateLimiter, Wait
 from ..judge.violation import InvariantViolated
@@ -66,7 +66,9 @@ class Process:
         self.dead = False
         self.wall = life.wall
         self.leased_until = -math.inf
-        """By its own clock: the last question that was answered, and a lease."""
+        """By its own clock: a lease after it last put a question that was answered, if it lives by leases."""
+        self._surely_until = -math.inf
+        """The same, of the last question that the store did what it was asked."""
         self.seen = -math.inf
         """The latest instant that its limiter was told."""
         self.front_since = 0.0
@@ -80,6 +82,8 @@ class Process:
         self._lease = lease
         self._offset = rng.uniform(0.0, _FARTHEST_START)
         self._asking = False
+        self._question: StoreRequest | None = None
+        self._asked_at = -math.inf
         self._leaves = False
         self._said_farewell = False
         self._asleep: list[Callable[[], None]] | None = None
@@ -206,7 +210,7 @@ class Process:
         if until is not None and until <= now - LONGEST_STUTTER:
             raise InvariantViolated(9, f"life {self.life.number} lets its head wait for what is past")
         self._until = until
-        if until is not None and until < self.leased_until:
+        if until is not None and until < self._surely_until:
             self._promise = until
 
     def _follow(self) -> None:
@@ -220,12 +224,13 @@ class Process:
 
     def _ask(self, question: StoreRequest, now: float) -> None:
         self._asking = True
-        self.way.ask(question, lambda reply: self.do(partial(self._hear, reply, now)))
+        if question != self._question:  # else it is the same as before, and may have been heard then
+            self._question, self._asked_at = question, now
+        self.way.ask(question, lambda reply: self.do(partial(self._hear, reply)))
 
-    def _hear(self, reply: StoreReply, asked_at: float) -> None:
+    def _hear(self, reply: StoreReply) -> None:
         self._asking = False
-        if not isinstance(reply, StoreLost):
-            self.leased_until = max(self.leased_until, asked_at + self._lease)
+        self._renew(reply)
         if self._said_farewell:
             return
         self._shared.exchanged(reply, self.read(), self.unix_now())
@@ -233,6 +238,16 @@ class Process:
             self._bid_farewell()
         else:
             self._follow()
+
+    def _renew(self, reply: StoreReply) -> None:
+        """A lease follows from a question that said something, and was answered."""
+        if isinstance(reply, StoreLost) or (isinstance(self._question, Swap) and self._question.document is None):
+            return
+        until = self._asked_at + self._lease
+        self.leased_until = max(self.leased_until, until)
+        if not isinstance(reply, Swapped) or reply.done:
+            self._surely_until = max(self._surely_until, until)
+        self._question = None
 
     def _leave(self) -> None:
         self._leaves = True

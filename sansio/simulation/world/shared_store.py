@@ -14,7 +14,7 @@ from collections.abc import Callable
 from dataclasses import dataclass, field
 from functools import partial
 from random import Random
-from typing import TYPE_CHECKING, Final, assert_never
+from typing import Final, assert_never
 
 from ...backoff import require_number
 from ...cluster.store import (
@@ -28,11 +28,9 @@ from ...cluster.store import (
     Take,
     Taken,
 )
+from ...cluster.strict_ledger import StrictLedger
 from .clock import Timer, VirtualClock
 from .plan_checks import require_share
-
-if TYPE_CHECKING:
-    from ...cluster.strict_ledger import StrictLedger
 
 _REFUSED: Final = 0.5
 """How likely a store that is gone refuses at once; else nothing is heard of it."""
@@ -59,7 +57,7 @@ class _Contents:
 
     boards: dict[str, dict[str, _Report]] = field(default_factory=dict[str, dict[str, _Report]])
     documents: dict[str, _Document] = field(default_factory=dict[str, _Document])
-    ledgers: dict[str, StrictLedger] = field(default_factory=dict)
+    ledgers: dict[str, StrictLedger] = field(default_factory=dict[str, StrictLedger])
 
 
 class SharedStore:
@@ -137,8 +135,6 @@ class SharedStore:
         return Swapped(False, version, b"" if found is None else found.content, unix_now)
 
     def _take(self, request: Take, unix_now: float) -> Taken:
-        from ...cluster.strict_ledger import StrictLedger
-
         ledger = self._contents.ledgers.get(request.key)
         if ledger is None:
             ledger = self._contents.ledgers[request.key] = StrictLedger()
