@@ -5,12 +5,12 @@ Nothing of this is needed for one process. For many, a URL is enough: `ClusterCo
 
 from __future__ import annotations
 
+import difflib
 import enum
 import math
 from collections.abc import Mapping
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, fields
 from typing import Any
-from urllib.parse import urlsplit
 
 from ..secret import Secret
 
@@ -75,9 +75,12 @@ class ClusterConfig:
     prefix: str = "remote-core"
 
     def __post_init__(self) -> None:
-        if isinstance(self.url, str):
-            if urlsplit(self.url).scheme not in _SCHEMES:
+        if isinstance(self.url, str):  # it may hold a password: what is wrong with it is said without showing it
+            scheme, colon, rest = self.url.partition("://")
+            if not colon or scheme not in _SCHEMES:
                 raise ValueError(f"url: does not begin with one of {', '.join(f'{scheme}://' for scheme in _SCHEMES)}")
+            if not rest.isprintable() or " " in rest:
+                raise ValueError("url: holds white space or a control character (not shown here); percent-encode it")
         elif not isinstance(self.url, Secret):
             raise ValueError(f"url: a {type(self.url).__name__} is neither a string nor a Secret")
         for name, kind in (("mode", SharingMode), ("on_store_lost", OnStoreLost), ("on_silence", OnSilence)):
@@ -92,9 +95,7 @@ class ClusterConfig:
             if isinstance(value, bool) or not isinstance(value, (int, float)) or not 0 <= value < 1:
                 raise ValueError(f"{name}: {value!r} is outside 0 <= {name} < 1 (a part of each limit)")
         if self.on_store_lost is OnStoreLost.LOCAL_SHARE and not self.local_share:
-            raise ValueError(
-                "local_share: is 0, but on_store_lost is 'local_share'; give a part of each limit"
-            )
+            raise ValueError("local_share: is 0, but on_store_lost is 'local_share'; give a part of each limit")
         for name in ("interval", "lease", "store_timeout"):
             value = getattr(self, name)
             if value is None and name != "store_timeout":
@@ -120,9 +121,20 @@ class ClusterConfig:
 
     @staticmethod
     def of(value: ClusterConfig | Mapping[str, Any] | Secret | str) -> ClusterConfig:
-        """The configuration meant by whichever of these was given: a URL alone is enough."""
+        """The configuration meant by whichever of these was given: a URL alone is enough. Raises `ValueError`."""
         if isinstance(value, ClusterConfig):
             return value
         if isinstance(value, (str, Secret)):
             return ClusterConfig(value)
+        if not isinstance(value, Mapping):
+            raise ValueError(f"a {type(value).__name__} is neither a ClusterConfig, nor a mapping, nor a URL")
+        known = [each.name for each in fields(ClusterConfig)]
+        for key in value:
+            if key not in known:
+                near = difflib.get_close_matches(str(key), known, 1)
+                raise ValueError(
+                    f"unknown key {key!r}; " + (f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}")
+                )
+        if "url" not in value:
+            raise ValueError("url: is missing; without a store there is nothing to share")
         return ClusterConfig(**value)
