@@ -9,13 +9,16 @@ from __future__ import annotations
 from collections.abc import Sequence
 
 from .circuits import Circuits
-from .cluster.store import StoreLost, StoreRequest
+from .cluster.store import StoreLost, StoreReply, StoreRequest, Swapped
 from .events import AskStore, StoreReport
 from .lane import Link
 from .registry import Registry
 
 _PATIENCE = 4.0
 """How many of its own time limits a driver has to report what came of a question, before nothing is taken to have come."""
+
+_FAREWELLS = 5
+"""How often a farewell is said where somebody else is quicker each time: what it gives back is not lost, only late."""
 
 
 class Links:
@@ -24,7 +27,7 @@ class Links:
     timeout: seconds that its driver gives the store for an answer.
     """
 
-    __slots__ = ("_asks", "_circuits", "_links", "_patience", "_registry")
+    __slots__ = ("_asks", "_circuits", "_farewells", "_links", "_patience", "_registry")
 
     def __init__(self, registry: Registry, circuits: Circuits, links: Sequence[Link], timeout: float) -> None:
         self._registry = registry
@@ -32,6 +35,7 @@ class Links:
         self._links = links
         self._patience = timeout * _PATIENCE
         self._asks = 0
+        self._farewells = [0] * len(links)
 
     @property
     def leaving(self) -> bool:
@@ -58,13 +62,15 @@ class Links:
     def reported(self, event: StoreReport) -> None:
         """What the store answered. An answer that is no longer waited for does nothing."""
         link = self._links[event.link] if 0 <= event.link < len(self._links) else None
-        if link is not None and link.ask == event.ask:
+        if link is not None and link.ask and link.ask == event.ask:
             self._answer(link, event)
             self.follow(link)
 
     def leave(self) -> None:
         """The process goes: everything shared says so. What was asked before is answered first."""
         for link in self._links:
+            if link.said_farewell:
+                continue
             self._registry.timers.set(link, None)
             link.leaving = True
             if not link.ask:
@@ -82,7 +88,7 @@ class Links:
         link.ask = 0
         registry.timers.set(link, None)
         if link.said_farewell:
-            link.leaving = False
+            self._take_leave(link, report.reply)
             return
         link.shared.exchanged(report.reply, registry.now, registry.unix_now)
         if link.leaving:
@@ -92,11 +98,20 @@ class Links:
                 self._circuits.follow(lane)
                 registry.touch(lane)
 
+    def _take_leave(self, link: Link, reply: StoreReply) -> None:
+        """A farewell is answered. That was all, unless somebody else was quicker."""
+        if isinstance(reply, Swapped) and not reply.done and self._farewells[link.index] < _FAREWELLS:
+            link.shared.exchanged(reply, self._registry.now, self._registry.unix_now)
+            self._bid_farewell(link)
+        else:
+            link.leaving = False
+
     def _bid_farewell(self, link: Link) -> None:
-        """Order the last question, once; its answer ends it."""
+        """Order the last question, whose answer ends it; or end it, where there is nothing to say."""
         registry = self._registry
         farewell = link.shared.leave(registry.now, registry.unix_now)
         link.said_farewell = True
+        self._farewells[link.index] += 1
         if farewell is None:
             link.leaving = False
         else:
