@@ -186,6 +186,7 @@ class RateLimiter:
     """
 
     __slots__ = (
+        "_at_a_time",
         "_concurrent",
         "_dimensions",
         "_doubts",
@@ -208,7 +209,8 @@ class RateLimiter:
         self.limits = limits
         self._dimensions: tuple[_Dimension, ...] = _dimensions_of(limits, doubt or 0.0)
         self._doubts = doubt is not None
-        self._concurrent: float = math.inf if limits.concurrent_requests is None else limits.concurrent_requests
+        self._at_a_time = limits.concurrent_requests
+        self._concurrent: float = math.inf if self._at_a_time is None else self._at_a_time
         self._throttling = _Throttling(limits.window)
         self._span = limits.window + limits.delivery_guard
         self._heard_from = -math.inf
@@ -341,7 +343,7 @@ class RateLimiter:
         ``None`` when neither lies ahead of the latest instant seen. A grant ends the `Wait`.
         """
         instant = max(self._throttling.paused_until, self._next)
-        return instant if instant > self._now else None
+        return instant if self._now < instant < math.inf else None
 
     def _advance(self, now: float) -> float:
         """The latest instant seen, ``now`` included."""
@@ -368,9 +370,8 @@ class RateLimiter:
         for dimension in self._dimensions:
             if costs[dimension.kind] > dimension.limit:
                 return _exceeded(dimension.field, costs[dimension.kind], dimension.limit)
-        at_a_time = self.limits.concurrent_requests
-        if at_a_time is not None and costs[0] > at_a_time:
-            return _exceeded("concurrent_requests", costs[0], at_a_time)
+        if self._at_a_time is not None and costs[0] > self._at_a_time:
+            return _exceeded("concurrent_requests", costs[0], self._at_a_time)
         return None
 
     def _charged(self, requests: int, input_tokens: int, output_tokens: int) -> tuple[int, int, int, int]:

@@ -4,7 +4,8 @@ Each ledger's limit is the member's allowance in that dimension. So everything a
 settling, pauses, headers) is the same as in one process, and what is agreed with the others is the member's affair alone.
 
 A head that does not fit into an allowance makes the limiter hungry: it asks the store earlier, and says what it needs. The
-member's answers change the allowances; the engine then asks for the head again.
+member's answers change the allowances; the engine then asks for the head again, or for the one that has taken its place. So
+what was needed is said once, and is forgotten with the answer.
 """
 
 from __future__ import annotations
@@ -13,7 +14,7 @@ import math
 from collections.abc import Sequence
 
 from ..errors import LimitExceeded
-from ..rate_limit import Permit, RateLimiter, RateLimits, Wait, quotas_of
+from ..rate_limit import Permit, RateLimiter, RateLimiterSnapshot, RateLimits, Wait, quotas_of
 from .config import OnStoreLost
 from .member import Holding, Member
 from .store import StoreReply, StoreRequest
@@ -22,13 +23,13 @@ from .store import StoreReply, StoreRequest
 class SharedRateLimiter(RateLimiter):
     """Grants within ``limits`` together with the other members; an `Exchanging`.
 
-    member: this process's part, in the quotas that `quotas_of` makes of ``limits``. on_store_lost, local_share: what is
-    granted while the member has no allowance because the store cannot be reached: nothing, or this part of each limit.
-    doubt: as for `RateLimiter`.
+    member: this process's part, in the quotas that `quotas_of` makes of ``limits``, or in less of each; then no more is ever
+    granted. on_store_lost, local_share: what is granted while the member has no allowance because the store cannot be
+    reached: nothing, or this part of each limit. doubt: as for `RateLimiter`.
     """
 
     __slots__ = (
-        "_allowed_until", "_answered_at", "_ask_at", "_asking", "_hungry", "_local", "_member", "_needs", "_totals"
+        "_allowed_until", "_answered_at", "_ask_at", "_asking", "_gone", "_hungry", "_local", "_member", "_needs", "_totals"
     )  # fmt: skip
 
     def __init__(
@@ -43,11 +44,15 @@ class SharedRateLimiter(RateLimiter):
         super().__init__(limits, doubt=doubt)
         quotas = quotas_of(limits)
         self._member = member
+        for dimension, quota in zip(self._dimensions, member.quotas, strict=False):
+            dimension.limit = quota.limit
+        if self._at_a_time is not None:
+            self._at_a_time = member.quotas[-1].limit
         self._local = [int(q.limit * local_share) if on_store_lost is OnStoreLost.LOCAL_SHARE else 0 for q in quotas]
         self._needs = [0] * len(quotas)
         self._totals = [0] * len(quotas)
         self._hungry = False
-        self._asking = False
+        self._asking = self._gone = False
         self._answered_at = -math.inf
         self._ask_at = math.inf
         """When to ask the store, where no answer is awaited; infinity before the first request."""
@@ -57,33 +62,41 @@ class SharedRateLimiter(RateLimiter):
     # ---- a limiter ----------------------------------------------------------------------------------------------------
 
     def reserve(self, requests: int, input_tokens: int, output_tokens: int, now: float) -> Permit | Wait | LimitExceeded:
-        """As `RateLimiter.reserve`. A `Wait` may also end with the next answer of the store, whatever its ``until``."""
-        if now >= self._allowed_until:
+        """As `RateLimiter.reserve`. Where the store's next answer may let it in earlier than time would, `Wait.until` is
+        ``None``: ask again after that."""
+        if self._allowed_until <= now < math.inf:
             self._allow(now)
         answer = super().reserve(requests, input_tokens, output_tokens, now)
         now = self._now
         if isinstance(answer, Permit):
             for index, charge in enumerate(answer.charges):
                 self._totals[index] += charge.amount
-            if self.limits.concurrent_requests is not None:
+            if self._at_a_time is not None:
                 self._totals[-1] += requests
-            if self._hungry:
-                self._hungry = False
-                self._needs = [0] * len(self._needs)
+            self._forget_needs()
             if self._ask_at == math.inf:
                 self._ask_at = now + self._member.interval(hungry=False)
         elif isinstance(answer, Wait):
             self._needs = self._lacking(requests, input_tokens, output_tokens, now)
             self._hungry = any(self._needs)
             if self._hungry:
-                self._ask_at = min(self._ask_at, max(now, self._answered_at + self._member.interval(hungry=True)))
+                interval = self._member.interval(hungry=True)
+                self._ask_at = min(self._ask_at, max(now, self._answered_at + interval))
+                if answer.until is not None and answer.until > now + interval:
+                    return Wait(None)
         return answer
+
+    def snapshot(self, now: float) -> RateLimiterSnapshot:
+        """As `RateLimiter.snapshot`, of what this process has of the limits: ``available`` is what is its own to grant."""
+        if self._allowed_until <= now < math.inf:
+            self._allow(now)
+        return super().snapshot(now)
 
     # ---- an `Exchanging` ----------------------------------------------------------------------------------------------
 
     def exchange_at(self) -> float | None:
         """When `exchange` has a question; ``None``: not before a request comes."""
-        return None if self._asking or self._ask_at == math.inf else self._ask_at
+        return None if self._asking or self._gone or self._ask_at == math.inf else self._ask_at
 
     def exchange(self, now: float, unix_now: float) -> StoreRequest:
         """The member's next question."""
@@ -99,14 +112,19 @@ class SharedRateLimiter(RateLimiter):
         again = self._member.exchanged(reply, self._holdings(now), now, unix_now)
         self._asking = False
         self._answered_at = now
-        self._ask_at = now if again else now + self._member.interval(self._hungry)
+        if again:
+            self._ask_at = now
+        else:
+            self._forget_needs()
+            self._ask_at = now + self._member.interval(hungry=False)
         self._allow(now)
 
     def leave(self, now: float, unix_now: float) -> StoreRequest | None:
-        """The member's last question."""
+        """The member's last question. Nothing is granted, and nothing else asked, any more."""
         now = self._advance(now)
         farewell = self._member.leave(self._holdings(now), now, unix_now)
-        self._asking = True  # nothing is asked any more
+        self._gone = True
+        self._local = [0] * len(self._local)
         self._allow(now)
         return farewell
 
@@ -121,12 +139,17 @@ class SharedRateLimiter(RateLimiter):
         allowances: Sequence[int] = self._local if is_lost else self._member.allowances(now)
         for dimension, allowance in zip(self._dimensions, allowances, strict=False):
             dimension.ledger.allow(min(allowance, dimension.limit))
-        if self.limits.concurrent_requests is not None:
-            self._concurrent = min(allowances[-1], self.limits.concurrent_requests)
+        if self._at_a_time is not None:
+            self._concurrent = min(allowances[-1], self._at_a_time)
+
+    def _forget_needs(self) -> None:
+        if self._hungry:
+            self._hungry = False
+            self._needs = [0] * len(self._needs)
 
     def _holdings(self, now: float) -> list[Holding]:
         levels = [dimension.ledger.level(now) for dimension in self._dimensions]
-        if self.limits.concurrent_requests is not None:
+        if self._at_a_time is not None:
             levels.append(self._in_flight)
         return [Holding(*each) for each in zip(levels, self._needs, self._totals, strict=True)]
 
@@ -138,8 +161,7 @@ class SharedRateLimiter(RateLimiter):
             ledger, cost = dimension.ledger, costs[dimension.kind]
             lacks = ledger.limit < dimension.limit and ledger.earliest(cost, now) > now
             needs.append(cost if lacks else 0)
-        at_a_time = self.limits.concurrent_requests
-        if at_a_time is not None:
-            lacks = self._concurrent < at_a_time and self._in_flight + requests > self._concurrent
+        if self._at_a_time is not None:
+            lacks = self._concurrent < self._at_a_time and self._in_flight + requests > self._concurrent
             needs.append(requests if lacks else 0)
         return needs
