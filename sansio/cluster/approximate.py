@@ -62,8 +62,8 @@ _MOST_MEMBERS = 512
 
 
 class _Report(msgspec.Struct, array_like=True):
-    """What a member says of itself. claims, levels, needs: for each dimension. counts: of its latest two windows, the last of
-    which is labelled ``epoch``. waiting: seconds its needs have been there. leaves: it grants nothing any more."""
+    """What a member says of itself. claims, levels, needs: for each dimension. counts: of its latest two windows, the last
+    of which is labelled ``epoch``. waiting: seconds its needs have been there. leaves: it grants nothing any more."""
 
     seq: int
     epoch: int
@@ -277,15 +277,18 @@ class ApproximateMember:
                 counters.merge(label, GCounter.from_dict({name: count}))
 
     def _demands_of(self, name: str, report: _Report) -> list[int]:
-        """What a member wants of each dimension: the more of what its last two windows used, and a little; all, if it waits."""
+        """What a member wants of each dimension: the more of what its last two windows used, and a little. While it waits,
+        twice what it has, and what it waits for: demand that is there shows within a few exchanges, and a burst does not
+        take from the others what it cannot use for long."""
         demands: list[int] = []
         for index, quota in enumerate(self._quotas):
             used = report.levels[index]
             if quota.span:
                 counters = self._counters[index]
                 used = max(used, counters.of(report.epoch - 1).of(name), counters.of(report.epoch).of(name))
-            wanted = quota.limit if report.needs[index] else min(quota.limit, used + used // 4 + 1)
-            demands.append(0 if report.leaves else wanted)
+            waits_for = report.needs[index]
+            wanted = 2 * max(used, report.claims[index]) + waits_for if waits_for else used + used // 16 + 1
+            demands.append(0 if report.leaves else min(quota.limit, wanted))
         return demands
 
     def _is_silent(self, peer: _Peer) -> bool:
@@ -320,13 +323,10 @@ class ApproximateMember:
             return [0] * len(self._quotas)
         epoch = self._counters[0].epoch(unix_now)
         waiting = 0.0 if self._hungry_since is None else max(0.0, now - self._hungry_since)
-        mine = _Report(
-            self._sequence, epoch, [], [each.level for each in holdings], [each.need for each in holdings], [], waiting
-        )
+        levels, needs = [each.level for each in holdings], [each.need for each in holdings]
+        mine = _Report(self._sequence, epoch, self._allowances, levels, needs, [], waiting)
         members = {self._member: _Peer(mine, 0.0, self._demands_of(self._member, mine))}
-        members |= {
-            name: peer for name, peer in self._peers.items() if not (peer.report.leaves or self._is_silent(peer))
-        }
+        members |= {name: peer for name, peer in self._peers.items() if not (peer.report.leaves or self._is_silent(peer))}
         return [self._target(index, members) for index in range(len(self._quotas))]
 
     def _target(self, index: int, members: dict[str, _Peer]) -> int:
