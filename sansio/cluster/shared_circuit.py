@@ -172,10 +172,9 @@ class SharedCircuit(CircuitBreaker):
 
         ``None``: not before a request comes.
         """
-        ask_at = self._asked_at + self._interval if self._wanted or self._in_use() else math.inf
         if self._now < self._news_until:
-            ask_at = min(ask_at, self._hurried_at + self._interval)
-        return ask_at if ask_at < math.inf else None
+            return self._hurried_at + self._interval
+        return self._asked_at + self._interval if self._wanted or self._in_use() else None
 
     def exchange(self, now: float, unix_now: float) -> StoreRequest:
         """Say what this process found, and ask what the others say."""
@@ -188,8 +187,7 @@ class SharedCircuit(CircuitBreaker):
         self._ends = {name: each for name, each in self._ends.items() if self._matters(each[1])}
         left = max(0.0, self._found_until - now)
         report = _Report(self._opening, left, {name: number for name, (number, _) in self._ends.items()})
-        stays = max([left, *(until - now for _, until in self._ends.values())]) + self._margin
-        return Publish(self._key, self._member, msgspec.json.encode(report), stays)
+        return Publish(self._key, self._member, msgspec.json.encode(report), left + self._margin)
 
     def exchanged(self, reply: StoreReply, now: float, unix_now: float) -> None:
         """What the others say."""
@@ -210,8 +208,7 @@ class SharedCircuit(CircuitBreaker):
     def _hear(self, reports: Mapping[str, tuple[float, bytes]]) -> None:
         """Heed what a board says: first what is over, so that nobody opens for it, then what is not."""
         said: dict[str, tuple[float, _Report]] = {}
-        for name in sorted(reports):
-            age, text = reports[name]
+        for name, (age, text) in reports.items():
             report = _read(text)
             if report is not None and name != self._member:
                 said[name] = (report.left - max(0.0, age), report)
@@ -232,7 +229,7 @@ class SharedCircuit(CircuitBreaker):
     def _end(self, name: str, number: int) -> bool:
         """An opening, and those before it, are over. Returns whether one of them may have kept this breaker from closing."""
         known = self._heard.get(name)
-        if name == self._member or (known is not None and known.number > number):
+        if known is not None and known.number > number:
             return False
         self._heard[name] = _Opening(number, self._forget_at())
         return known is not None and known.until > -math.inf
@@ -261,13 +258,12 @@ class SharedCircuit(CircuitBreaker):
         return (before + 1).bit_length()
 
     def _take_back(self) -> None:
-        """What others said is over: be open for no more than what still stands."""
+        """Something that was said is over: be open only for what still stands. Whoever heeded anything is not closed."""
         held = [opening.holds_until for opening in self._heard.values() if opening.until > self._now]
-        if self._stands_until == -math.inf and not held:
-            if self._state is not CircuitState.CLOSED:
-                self._close("shared_closed")
-        elif self._state is CircuitState.OPEN:
+        if held or self._stands_until > -math.inf:
             self._retry_at = max(self._now, self._stands_until, *held)
+        else:
+            self._close("shared_closed")
 
     def _forget_at(self) -> float:
         return self._now + self._longest + self._margin
