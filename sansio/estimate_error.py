@@ -44,7 +44,7 @@ _BEYOND = 0.25
 _WORST_FADES = 1.0 / (10 * _MEMORY)
 """What is rare is remembered for longer."""
 
-_ABSURD_RATIO = 16.0
+_ABSURD_RATIO = 16
 """A use of more than so many times its estimate says less of the estimate than of who counted."""
 
 
@@ -80,10 +80,9 @@ class EstimateError:
         """
         if estimated <= 0 or used < 0:
             return
-        size, ratio = float(estimated), used / estimated
-        if ratio > _ABSURD_RATIO:
-            ratio = _ABSURD_RATIO
-        use = size * ratio
+        if used > _ABSURD_RATIO * estimated:
+            used = _ABSURD_RATIO * estimated
+        size, use, ratio = float(estimated), float(used), used / estimated
         sizes = self._estimated = self._estimated * _KEEP + size
         uses = self._used = self._used * _KEEP + use
         squares = self._estimated_squares = self._estimated_squares * _KEEP + size * size
