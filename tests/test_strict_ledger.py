@@ -19,6 +19,7 @@ from sansio.cluster.strict_ledger import (
     MOST_HEADS,
     MOST_SEQUENCE,
     PLACE,
+    RETOLD,
     SILENCE,
     StrictLedger,
     terms_of,
@@ -424,7 +425,7 @@ def test_where_what_runs_is_counted_every_member_has_to_tell_it_again_after_a_lo
     before = deepcopy(one.ledger)
     one.ask(NOW, 1, 1, 1)
     lost(one, before)
-    assert one.ask(NOW, 1).wait == SILENCE / 1e6
+    assert one.ask(NOW, 1).wait == RETOLD / 1e6
 
 
 def test_while_nothing_is_granted_a_head_keeps_its_place(one: Member) -> None:

@@ -46,9 +46,12 @@ MOST_FORGOTTEN: Final = 64
 PLACE: Final = 1_000_000
 """Microseconds that a head keeps its place without asking again."""
 
-SILENCE: Final = 5_000_000
+SILENCE: Final = 15_000_000
 """Microseconds. A member is forgotten, with what it runs, when it has been silent for so much longer than the longest span.
 By then nothing it charged counts, and no question of its own that is still on its way can do harm."""
+
+RETOLD: Final = 5_000_000
+"""Microseconds. By then every member that lives has told again what it runs."""
 
 JUMP: Final = 1 << 32
 """By how much the sequence jumps where writes were lost: more than could have been lost."""
@@ -88,8 +91,7 @@ def terms_of(quotas: Sequence[Quota]) -> Terms:
     longest = max((each.span for each in dimensions), default=0)
     widths = [each.width for each in dimensions if each.span]
     runs = any(not each.span for each in dimensions)
-    # Where what runs is counted: until every living member has told its own again.
-    quarantine = max(longest, SILENCE) if runs else longest
+    quarantine = max(longest, RETOLD) if runs else longest
     return Terms(dimensions, min(widths, default=1), longest + max(widths, default=0) + SILENCE, quarantine)
 
 
