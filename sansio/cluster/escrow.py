@@ -314,13 +314,13 @@ class EscrowMember:
 
     def _listen(self, holdings: Sequence[Holding], now: float) -> None:
         """Note what this process uses and waits for."""
-        allowances = self.allowances(now)
+        self._advance(now)
         granted = sum(holding.granted for holding in holdings)
         if self._busy_at is None or granted != self._granted or any(each.level or each.need for each in holdings):
             self._busy_at = self._now
         self._granted = granted
-        for demand, holding, allowance in zip(self._demands, holdings, allowances, strict=True):
-            demand.observe(holding, allowance, self._now)
+        for demand, holding in zip(self._demands, holdings, strict=True):
+            demand.observe(holding, self._now)
 
     def _rests(self) -> bool:
         """Whether it has been idle for so long that it need not be a member."""
@@ -361,19 +361,18 @@ class _Demand:
         self.amount = 0
         self.need = 0
 
-    def observe(self, holding: Holding, allowance: int, now: float) -> None:
+    def observe(self, holding: Holding, now: float) -> None:
         """What counts and what waits at ``now``.
 
-        A need that fits is none: whoever had it is served, or waits for something else; one that can never fit is none. As
-        long as there is one, several times as much is asked for each time that what was asked for is spent. So who could use
-        everything has it soon, and who lacks little takes little from the others.
+        What can never fit is not needed. As long as something is, several times as much is asked for each time that what was
+        asked for is spent. So who could use everything has it soon, and who lacks little takes little from the others.
         """
         if now >= self._since + self._period:
             self._before = self._peak if now < self._since + 2 * self._period else 0
             self._peak = 0
             self._since = now
         self._peak = max(self._peak, holding.level)
-        self.need = holding.need if allowance - holding.level < holding.need <= self._quota.limit else 0
+        self.need = holding.need if holding.need <= self._quota.limit else 0
         if self.need:
             if holding.granted - self._surged_from >= self._surge:
                 self._surge *= _GROWTH
