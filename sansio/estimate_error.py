@@ -9,13 +9,13 @@ bias is known does not depend on them, only on how much it was learnt from:
     factor(n) = bias + Z * deviation * sqrt(1 / n + 1 / (known + 1)), never above the worst ratio to expect, never below 1
 
 The bias is of used / estimated, weighted by size. Requests that use more often take longer, so that those under way are
-worse than those that ended: weighted by time as well, the ratio is theirs, and the larger of the two is believed. Requests
-of unequal sizes count as so many equal ones as would cancel out as well, ``sum(sizes) ** 2 / sum(squared sizes)``: those
-that were seen, and those under way. Old observations fade. Settlement gives back what was held back too much.
+worse than those that ended: weighted by time as well, the ratio is theirs. Of some that begin together the last to end are
+worse again, so twice that difference is added. Requests of unequal sizes count as so many equal ones as would cancel out as
+well, ``sum(sizes) ** 2 / sum(squared sizes)``: those that were seen, and those under way. Old observations fade. Settlement
+gives back what was held back too much.
 
-This assumes that errors are independent. Where one cause makes hundreds of requests longer that are under way at once, or
-everything starts at the same moment and ends by its length, what ended says too little of what has not. The number of
-requests at a time bounds what that can amount to.
+This assumes that errors are independent. Where one cause makes hundreds of requests longer that are under way at once, what
+ended says nothing of it; the number of requests at a time bounds what that can amount to.
 """
 
 from __future__ import annotations
@@ -76,7 +76,8 @@ class EstimateError:
     def observe(self, estimated: int, used: int, seconds: float = 0.0) -> None:
         """A request that was estimated at so much (as estimated, not as held back) has used so much, and took so long.
 
-        An estimate of nothing, or a use below nothing, says nothing.
+        To be told in the order in which they began, not in that in which they ended: who uses little ends first. An estimate
+        of nothing, or a use below nothing, says nothing.
         """
         if estimated <= 0 or used < 0:
             return
@@ -108,8 +109,9 @@ class EstimateError:
             variance += trust * (by_squares if by_squares > by_size else by_size)
         self._variance = variance
         self._bias_variance = variance / (known + 1.0)
-        if use_times > mean * times:
-            mean = use_times / times
+        while_under_way = use_times / times if times > 0.0 else mean
+        if while_under_way > mean:
+            mean = 2.0 * while_under_way - mean
         self._bias = mean if mean >= 1.0 else 1.0 - trust * (1.0 - mean)  # nobody doubts that it might be less
 
     def factor(self, under_way: float) -> float:

@@ -18,6 +18,7 @@ from __future__ import annotations
 
 import math
 from bisect import bisect_left, bisect_right
+from collections import deque
 from dataclasses import dataclass
 from typing import TYPE_CHECKING, Literal
 
@@ -41,6 +42,9 @@ _RECOVERY_STEPS_PER_WINDOW = 20
 
 _EPISODES_PER_WINDOW = 60
 """A throttling episode lasts at least one such part of a window (a second in a minute): requests under way fail too."""
+
+_MOST_LESSONS = 10_000
+"""How many permits are kept to be learnt from in their order, where an old one does not end."""
 
 _LONGEST_RESET = 86_400.0
 """Seconds. Headers that promise a reset further away are believed this far (the longest seen in the wild, on Azure)."""
@@ -99,10 +103,14 @@ class Permit:
     """The right to send one request (or ``requests`` of them). A `RateLimiter` makes it; it is settled or cancelled once.
 
     ``id`` counts the permits of one limiter from 1. The tokens are what was reserved, ``granted_at`` is when. The rest
-    is the limiter's own: itself, one charge for each of its dimensions, and how far the permit has come.
+    is the limiter's own: itself, one charge for each of its dimensions, how far the permit has come, and where estimates are
+    doubted what is learnt from it (what was used, and in how many seconds) as soon as it is its turn.
     """
 
-    __slots__ = ("charges", "granted_at", "id", "input_tokens", "limiter", "output_tokens", "requests", "state")
+    __slots__ = (
+        "awaits_turn", "charges", "granted_at", "id", "input_tokens", "lesson", "limiter", "output_tokens", "requests",
+        "state",
+    )  # fmt: skip
 
     id: int
     requests: int
@@ -112,6 +120,8 @@ class Permit:
     limiter: RateLimiter
     charges: list[Charge]
     state: PermitState
+    awaits_turn: bool
+    lesson: tuple[tuple[int, int, int, int], float] | None
 
     def __repr__(self) -> str:
         return (
@@ -193,6 +203,7 @@ class RateLimiter:
         "_granted",
         "_heard_from",
         "_in_flight",
+        "_lessons",
         "_next",
         "_now",
         "_span",
@@ -209,6 +220,8 @@ class RateLimiter:
         self.limits = limits
         self._dimensions: tuple[_Dimension, ...] = _dimensions_of(limits, doubt or 0.0)
         self._doubts = doubt is not None
+        self._lessons: deque[Permit] = deque()
+        """Permits whose turn to be learnt from has not come, in the order in which they were granted."""
         self._at_a_time = limits.concurrent_requests
         self._concurrent: float = math.inf if self._at_a_time is None else self._at_a_time
         self._throttling = _Throttling(limits.window)
@@ -268,18 +281,24 @@ class RateLimiter:
         ``None`` or ``unknown`` keeps the reservation (`report_usage` may still come). A charge that has left its window
         is not edited. A permit that was settled or cancelled before: nothing happens.
         """
-        if self._close(permit, now) and actual is not None and actual.provenance != "unknown":
-            self._charge_usage(permit, actual)
+        if self._close(permit, now):
+            if actual is not None and actual.provenance != "unknown":
+                self._charge_usage(permit, actual)
+            if self._doubts:
+                self._learn()
 
     def cancel(self, permit: Permit, sent: bool, now: float) -> None:
         """The request is not wanted any more: free its place, and if nothing was sent give back all it was charged.
 
         A permit that was settled or cancelled before: nothing happens.
         """
-        if self._close(permit, now) and not sent:
-            permit.state = "closed"
-            for dimension, charge in zip(self._dimensions, permit.charges, strict=True):
-                dimension.ledger.remove(charge, self._now)
+        if self._close(permit, now):
+            if not sent:
+                permit.state = "closed"
+                for dimension, charge in zip(self._dimensions, permit.charges, strict=True):
+                    dimension.ledger.remove(charge, self._now)
+            if self._doubts:
+                self._learn()
 
     def report_usage(self, permit: Permit, actual: TokenUsage | None, now: float) -> None:
         """The late word on a request that ended without its usage known (settled so, or cancelled once sent), heard once.
@@ -398,6 +417,8 @@ class RateLimiter:
         permit.input_tokens, permit.output_tokens = input_tokens, output_tokens
         permit.granted_at = now
         if self._doubts:
+            permit.awaits_turn, permit.lesson = True, None
+            self._lessons.append(permit)
             self._count_under_way(permit, +1)
         return permit
 
@@ -434,12 +455,28 @@ class RateLimiter:
             if charge.amount != amount:
                 dimension.ledger.edit(charge, amount, self._now)
         if self._doubts and not is_bound:
-            self._learn(permit, used)
+            seconds = self._now - permit.granted_at
+            if permit.awaits_turn:
+                permit.lesson = (used, seconds)
+            else:
+                self._observe(permit, used, seconds)
 
-    def _learn(self, permit: Permit, used: tuple[int, int, int, int]) -> None:
+    def _learn(self) -> None:
+        """Learn from those whose turn has come: all that were granted before have ended. For who uses little ends first: of
+        those that begin together the first to end would make all of them seem small. Nobody is waited for beyond a span."""
+        lessons, forgotten = self._lessons, self._now - self._span
+        while lessons:
+            permit = lessons[0]
+            if permit.state == "open" and permit.granted_at > forgotten and len(lessons) <= _MOST_LESSONS:
+                break
+            lessons.popleft()
+            permit.awaits_turn = False
+            if permit.lesson is not None:
+                self._observe(permit, *permit.lesson)
+
+    def _observe(self, permit: Permit, used: tuple[int, int, int, int], seconds: float) -> None:
         """How wrong an estimate was."""
         estimated = _estimate_of(permit)
-        seconds = self._now - permit.granted_at
         for dimension in self._dimensions:
             if dimension.kind:
                 dimension.error.observe(estimated[dimension.kind], used[dimension.kind], seconds)

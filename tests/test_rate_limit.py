@@ -2,8 +2,10 @@
 
 from __future__ import annotations
 
+import heapq
 import math
 import random
+from collections.abc import Callable
 from copy import deepcopy
 from typing import Any
 
@@ -13,6 +15,7 @@ from hypothesis import strategies as st
 from hypothesis.stateful import RuleBasedStateMachine, initialize, invariant, precondition, rule
 
 from sansio.batch import TokenUsage
+from sansio.cluster.store import Quota
 from sansio.errors import LimitExceeded
 from sansio.rate_limit import (
     LimitLevel,
@@ -23,6 +26,7 @@ from sansio.rate_limit import (
     RateLimits,
     RateLimitSnapshot,
     Wait,
+    quotas_of,
 )
 
 SPAN = 60.5
@@ -476,6 +480,18 @@ def test_the_deadline_is_that_of_the_last_wait_until_it_is_granted_or_over() -> 
     assert one.deadline() is None
 
 
+def test_what_time_alone_will_never_free_has_no_deadline() -> None:
+    one = limiter(requests_per_minute=2)
+    one._dimensions[0].ledger.allow(0)
+    assert one.reserve(1, 0, 0, 10.0) == Wait(None)
+    assert one.deadline() is None
+    one.observe_throttled(5.0, 10.0)
+    assert one.reserve(1, 0, 0, 10.0) == Wait(None)
+    assert one.snapshot(10.0).requests == LimitLevel(2, 0, 0)
+    one._dimensions[0].ledger.allow(2)
+    assert one.reserve(1, 0, 0, 10.0) == Wait(15.0)
+
+
 def test_a_pause_that_ends_at_zero_is_a_pause() -> None:
     free = limiter()
     free.observe_throttled(5.0, -5.0)
@@ -565,6 +581,30 @@ def test_defaults() -> None:
     assert RateLimits(delivery_guard=0, window=1).window == 1
 
 
+@pytest.mark.parametrize(
+    ("limits", "quotas"),
+    [
+        ({}, ()),
+        ({"concurrent_requests": 3}, (Quota("concurrent_requests", 3, 0.0),)),
+        (
+            {"output_tokens_per_minute": 4, "requests_per_minute": 60, "burst": 2, "concurrent_requests": 5, "strict": True},
+            (
+                Quota("requests_per_minute", 60, 60.5),
+                Quota("output_tokens_per_minute", 4, 60.5),
+                Quota("burst", 2, 2.0),
+                Quota("concurrent_requests", 5, 0.0),
+            ),
+        ),
+        (
+            {"input_tokens_per_minute": 3, "tokens_per_minute": 7, "window": 2.0, "delivery_guard": 0.25},
+            (Quota("tokens_per_minute", 7, 2.25), Quota("input_tokens_per_minute", 3, 2.25)),
+        ),
+    ],
+)
+def test_what_processes_share_of_limits_are_those_that_are_set(limits: dict[str, Any], quotas: tuple[Quota, ...]) -> None:
+    assert quotas_of(RateLimits(**limits)) == quotas
+
+
 # ---- utilisation ------------------------------------------------------------------------------------------------------
 
 
@@ -594,6 +634,294 @@ def test_under_steady_demand_at_least_99_percent_of_a_limit_is_used() -> None:
         limiter(tokens_per_minute=100_000), lambda: (1, rng.randint(1, 900), rng.randint(1, 100)), spans=4
     )
     assert 0.99 * 100_000 <= tokens <= 100_000
+
+
+# ---- doubt ------------------------------------------------------------------------------------------------------------
+
+
+def doubting(doubt: float = 0.3, **limits: Any) -> RateLimiter:
+    return RateLimiter(RateLimits(**limits), doubt=doubt)
+
+
+def settled(one: RateLimiter, cost: tuple[int, int, int], actual: TokenUsage, times: int, took: float = 1.0) -> float:
+    """So many requests, one after the other, all of which have left their window in the end; returns when that is."""
+    now = 0.0
+    for _ in range(times):
+        permit = grant(one, cost, now)
+        one.settle(permit, actual, now + took)
+        now += took + SPAN
+    return now
+
+
+def held(one: RateLimiter, cost: tuple[int, int, int], now: float) -> int:
+    """What is charged in tokens for a request like this, if it is the next."""
+    before = used(one.snapshot(now).tokens)
+    permit = grant(one, cost, now)
+    after = used(one.snapshot(now).tokens)
+    one.cancel(permit, False, now)
+    assert used(one.snapshot(now).tokens) == before
+    return after - before
+
+
+def test_in_doubt_more_is_held_back_than_was_asked_until_it_is_known() -> None:
+    one = doubting(tokens_per_minute=1_000_000)
+    permit = grant(one, (1, 600, 400), 0.0)
+    assert (permit.requests, permit.input_tokens, permit.output_tokens) == (1, 600, 400)  # what was asked
+    assert 2_000 < used(one.snapshot(0.0).tokens) < 2_100  # it may be twice as much
+    one.settle(permit, TokenUsage(700, 350), 1.0)
+    assert used(one.snapshot(1.0).tokens) == 1_050
+
+
+@pytest.mark.parametrize("actual", [None, TokenUsage(5, 5, provenance="unknown")])
+def test_what_is_not_known_stays_held_back_and_teaches_nothing(actual: TokenUsage | None) -> None:
+    one = doubting(tokens_per_minute=1_000_000)
+    first = held(one, (1, 600, 400), 0.0)
+    permit = grant(one, (1, 600, 400), 0.0)
+    one.settle(permit, actual, 1.0)
+    assert used(one.snapshot(1.0).tokens) == first
+    assert held(one, (1, 600, 400), 1.0) == first
+    one.report_usage(permit, TokenUsage(600, 400), 2.0)
+    assert used(one.snapshot(2.0).tokens) == 1_000
+    assert held(one, (1, 600, 400), 2.0) < first  # the late word was heard
+
+
+def test_a_lower_bound_raises_a_charge_to_what_was_asked_at_least_and_teaches_nothing() -> None:
+    one = doubting(tokens_per_minute=1_000_000)
+    first = held(one, (1, 600, 400), 0.0)
+    one.settle(grant(one, (1, 600, 400), 0.0), TokenUsage(700, 1, provenance="lower_bound"), 1.0)
+    assert used(one.snapshot(1.0).tokens) == 1_100
+    assert held(one, (1, 600, 400), 1.0) == first
+
+
+def test_cancelled_unsent_all_that_was_held_back_comes_back() -> None:
+    one = doubting(tokens_per_minute=1_000_000, input_tokens_per_minute=1_000_000)
+    permit = grant(one, (1, 600, 400), 0.0)
+    one.cancel(permit, False, 0.0)
+    snapshot = one.snapshot(0.0)
+    assert (used(snapshot.tokens), used(snapshot.input_tokens), snapshot.in_flight) == (0, 0, 0)
+
+
+def test_requests_are_no_estimates_and_nor_is_what_costs_nothing() -> None:
+    one = doubting(requests_per_minute=60, tokens_per_minute=1_000, burst=10, concurrent_requests=10)
+    for _ in range(10):
+        grant(one, (1, 0, 0), 0.0)
+    snapshot = one.snapshot(0.0)
+    assert (used(snapshot.requests), used(snapshot.tokens)) == (10, 0)
+
+
+def test_each_dimension_learns_of_its_own_estimates() -> None:
+    one = doubting(
+        tokens_per_minute=10**6, input_tokens_per_minute=10**6, output_tokens_per_minute=10**6, requests_per_minute=10**6
+    )
+    now = settled(one, (1, 1_000, 1_000), TokenUsage(1_000, 1_500), 300)
+    grant(one, (1, 1_000, 1_000), now)
+    snapshot = one.snapshot(now)
+    assert 1_000 <= used(snapshot.input_tokens) < 1_010
+    assert 1_500 <= used(snapshot.output_tokens) < 1_515
+    assert 2_500 <= used(snapshot.tokens) < 2_525
+    assert used(snapshot.requests) == 1
+
+
+def test_the_more_there_are_under_way_the_less_each_needs_and_those_that_ended_do_not_count() -> None:
+    one, fresh = doubting(tokens_per_minute=10**9), doubting(tokens_per_minute=10**9)
+    for limits in (one, fresh):
+        now = SPAN
+        for amount in (600, 1_400) * 150:
+            permit = grant(limits, (1, 1_000, 0), now)
+            limits.settle(permit, TokenUsage(amount, 0), now + 1.0)
+            now += 1.0
+        now += SPAN
+    alone = held(one, (1, 1_000, 0), now)
+    permits = [grant(one, (1, 1_000, 0), now) for _ in range(99)]
+    assert held(one, (1, 1_000, 0), now) < alone - 100
+    assert held(one, (1, 1_000_000, 0), now) > 950 * alone, "a large one among small ones is nearly alone"
+    for index, permit in enumerate(permits):
+        if index % 3 == 0:
+            one.cancel(permit, index % 2 == 0, now)
+        else:
+            one.settle(permit, None, now)
+    assert held(one, (1, 1_000, 0), now) == held(fresh, (1, 1_000, 0), now) == alone
+
+
+def begun(one: RateLimiter, count: int) -> list[Permit]:
+    return [grant(one, (1, 1_000, 0), float(index)) for index in range(count)]
+
+
+def test_it_is_learnt_in_the_order_in_which_they_began_for_who_uses_little_ends_first() -> None:
+    one = doubting(tokens_per_minute=10**9)
+    first, second, third, fourth = begun(one, 4)
+    knowing_nothing = held(one, (1, 1_000, 0), 4.0)
+    one.settle(second, TokenUsage(3_000, 0), 5.0)
+    one.settle(third, TokenUsage(3_000, 0), 5.0)
+    assert held(one, (1, 1_000, 0), 5.0) == knowing_nothing
+    one.settle(first, TokenUsage(3_000, 0), 6.0)
+    knowing_three = held(one, (1, 1_000, 0), 6.0)
+    assert knowing_three > knowing_nothing
+    one.settle(fourth, TokenUsage(5_000, 0), 6.0)
+    assert held(one, (1, 1_000, 0), 6.0) > knowing_three
+
+
+@pytest.mark.parametrize("sent", [True, False])
+def test_who_ends_without_saying_what_it_used_holds_nobody_up(sent: bool) -> None:
+    one = doubting(tokens_per_minute=10**9)
+    first, second, _ = begun(one, 3)
+    knowing_nothing = held(one, (1, 1_000, 0), 3.0)
+    one.settle(second, TokenUsage(3_000, 0), 5.0)
+    one.cancel(first, sent, 6.0)
+    knowing_one = held(one, (1, 1_000, 0), 6.0)
+    assert knowing_one > knowing_nothing
+    one.report_usage(first, TokenUsage(5_000, 0), 7.0)
+    assert (held(one, (1, 1_000, 0), 7.0) > knowing_one) is sent
+
+
+def test_who_does_not_end_holds_others_up_for_no_longer_than_a_span_and_is_heard_all_the_same() -> None:
+    one = doubting(tokens_per_minute=10**9)
+    first, second, third = begun(one, 3)
+    knowing_nothing = held(one, (1, 1_000, 0), 3.0)
+    one.settle(second, TokenUsage(3_000, 0), 5.0)
+    one.settle(third, None, math.nextafter(SPAN, 0.0))
+    assert held(one, (1, 1_000, 0), math.nextafter(SPAN, 0.0)) == knowing_nothing
+    one.cancel(grant(one, (1, 1_000, 0), SPAN), False, SPAN)
+    knowing_one = held(one, (1, 1_000, 0), SPAN)
+    assert knowing_one > knowing_nothing
+    one.settle(first, TokenUsage(5_000, 0), SPAN)
+    assert held(one, (1, 1_000, 0), SPAN) > knowing_one
+
+
+def test_no_more_than_so_many_are_kept_for_their_turn(monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr("sansio.rate_limit._MOST_LESSONS", 10)
+    one = doubting(tokens_per_minute=10**9)
+    permits = begun(one, 10)
+    for permit in permits[1:]:
+        one.settle(permit, TokenUsage(3_000, 0), 11.0)
+    knowing_nothing = held(one, (1, 1_000, 0), 11.0)  # with the eleventh, which ends unused
+    assert held(one, (1, 1_000, 0), 11.0) > knowing_nothing
+
+
+def test_what_fits_a_limit_is_never_held_back_for_beyond_it() -> None:
+    """Whatever was learnt: else it would wait for ever."""
+    one = doubting(tokens_per_minute=1_000)
+    now = settled(one, (1, 10, 0), TokenUsage(10**9, 0), 3)
+    for asked in (1, 63, 999, 1_000):
+        permit = grant(one, (1, asked, 0), now)
+        assert used(one.snapshot(now).tokens) <= 1_000
+        one.cancel(permit, False, now)
+    answer = one.reserve(1, 1_001, 0, now)
+    assert isinstance(answer, LimitExceeded)
+    assert answer.message == "tokens_per_minute: this request alone costs 1001, and the limit is 1000"
+    assert one.never_fits(1, 1_000, 0) is None
+
+
+def test_a_wait_in_doubt_is_exact_too() -> None:
+    one = doubting(tokens_per_minute=1_000)
+    grant(one, (1, 300, 0), 0.0)
+    answer = one.reserve(1, 300, 0, 1.0)
+    assert answer == Wait(SPAN)
+    assert isinstance(deepcopy(one).reserve(1, 300, 0, SPAN), Permit)
+
+
+def test_amounts_beyond_the_precision_of_floats_are_not_charged_less_than_was_asked() -> None:
+    one = doubting(doubt=0.0, tokens_per_minute=10**18)
+    for asked in (2**53 + 1, 10**17 + 3):
+        assert asked <= held(one, (1, asked, 0), 0.0) <= 10**18
+
+
+def test_who_believes_charges_what_was_asked_whatever_comes_of_it() -> None:
+    one = limiter(tokens_per_minute=10**6)
+    now = settled(one, (1, 600, 400), TokenUsage(1_200, 800), 50)
+    assert held(one, (1, 600, 400), now) == 1_000
+
+
+@pytest.mark.parametrize("doubt", [-0.1, 1.1, math.nan, True, "0.3"])
+def test_a_doubt_out_of_range_is_refused(doubt: Any) -> None:
+    with pytest.raises(ValueError, match=r"^doubt: .* is outside 0 <= doubt <= 1"):
+        doubting(doubt=doubt, tokens_per_minute=10)
+
+
+WINDOW, GUARD, TOKENS = 10.0, 0.25, 1_000_000
+
+Ratio = Callable[[random.Random], float]
+Time = Callable[[random.Random, float], float]
+
+
+def half_off_the_use(rng: random.Random) -> float:
+    return 1.0 / rng.uniform(0.5, 1.5)
+
+
+def half_off_the_estimate(rng: random.Random) -> float:
+    return rng.uniform(0.5, 1.5)
+
+
+def alike(rng: random.Random, ratio: float) -> float:
+    return 1.0
+
+
+def some_very_long(rng: random.Random, ratio: float) -> float:
+    return rng.expovariate(1.0)
+
+
+def longer_for_who_uses_more(rng: random.Random, ratio: float) -> float:
+    return ratio
+
+
+def counted(
+    one: RateLimiter, ratio: Ratio, time: Time, seed: int, windows: int = 7, at_a_time: int = 150
+) -> list[tuple[float, int]]:
+    """What a provider counts, and when: what each request really uses, on arrival. Demand never ends."""
+    rng = random.Random(seed)
+    now = start = 1e6
+    seen: list[tuple[float, int]] = []
+    under_way: list[tuple[float, int, Permit, int]] = []
+    asked = rng.randint(1, 2_000)
+    while now < start + windows * WINDOW:
+        answer = one.reserve(1, asked, 0, now) if len(under_way) < at_a_time else Wait(None)
+        if isinstance(answer, Permit):
+            is_used_by = ratio(rng)
+            actual = round(asked * is_used_by)
+            seen.append((now + rng.uniform(0.0, GUARD), actual))
+            ends = now + GUARD + time(rng, is_used_by)
+            heapq.heappush(under_way, (ends, answer.id, answer, actual))
+            asked = rng.randint(1, 2_000)
+            continue
+        assert isinstance(answer, Wait)
+        now = min(answer.until or math.inf, under_way[0][0] if under_way else math.inf)
+        while under_way and under_way[0][0] <= now:
+            _, _, permit, actual = heapq.heappop(under_way)
+            one.settle(permit, TokenUsage(actual, 0), now)
+    return sorted((at - start, actual) for at, actual in seen)
+
+
+def fullest_window(seen: list[tuple[float, int]]) -> int:
+    fullest = first = level = 0
+    for at, amount in seen:
+        level += amount
+        while seen[first][0] <= at - WINDOW:
+            level -= seen[first][1]
+            first += 1
+        fullest = max(fullest, level)
+    return fullest
+
+
+@pytest.mark.parametrize("seed", range(2))
+@pytest.mark.parametrize("at_a_time", [150, 10_000])
+@pytest.mark.parametrize("time", [alike, some_very_long, longer_for_who_uses_more])
+@pytest.mark.parametrize("ratio", [half_off_the_use, half_off_the_estimate])
+def test_whoever_counts_what_is_really_used_never_counts_more_than_the_limit_nor_less_than_95_percent(
+    ratio: Ratio, time: Time, at_a_time: int, seed: int
+) -> None:
+    """Also from the first request on, and where all that is granted is under way at once."""
+    one = doubting(tokens_per_minute=TOKENS, window=WINDOW, delivery_guard=GUARD)
+    seen = counted(one, ratio, time, seed, at_a_time=at_a_time)
+    assert fullest_window(seen) <= TOKENS
+    in_six_windows = sum(actual for at, actual in seen if WINDOW <= at < 7 * WINDOW)
+    assert in_six_windows >= 0.95 * 6 * TOKENS
+    assert len(seen) > 5_000
+
+
+@pytest.mark.parametrize("ratio", [half_off_the_use, half_off_the_estimate])
+def test_and_would_with_estimates_that_are_believed(ratio: Ratio) -> None:
+    one = limiter(tokens_per_minute=TOKENS, window=WINDOW, delivery_guard=GUARD)
+    assert fullest_window(counted(one, ratio, alike, seed=0, windows=3)) > TOKENS
 
 
 # ---- any traffic ------------------------------------------------------------------------------------------------------
