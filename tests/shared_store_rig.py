@@ -7,6 +7,7 @@ import contextlib
 import queue
 import socket
 import ssl
+import struct
 import threading
 from collections.abc import Callable, Iterable, Iterator, Sequence
 from dataclasses import dataclass
@@ -63,11 +64,15 @@ class ScriptedServer:
     """Answers each command with the bytes that ``answers`` gives for it, in one piece or several; ``None`` hangs up.
 
     tls: with which certificate. polite: greetings are answered as they should be, without asking ``answers``. Any other
-    command is in ``seen`` before it is answered.
+    command is in ``seen`` before it is answered. resets: it hangs up by a reset.
     """
 
-    def __init__(self, answers: Answers, *, tls: ssl.SSLContext | None = None, polite: bool = True) -> None:
+    def __init__(
+        self, answers: Answers, *, tls: ssl.SSLContext | None = None, polite: bool = True, resets: bool = False
+    ) -> None:
         self._polite = polite
+        self._resets = resets
+        self.hung_up = threading.Event()
         self._answers = answers
         self._tls = tls
         self._listener = socket.create_server(("127.0.0.1", 0))
@@ -86,43 +91,56 @@ class ScriptedServer:
         self._listener.shutdown(socket.SHUT_RDWR)
         self._threads[0].join()
         self._listener.close()
+        self.hang_up()
+        for thread in self._threads:
+            thread.join()
+
+    def hang_up(self) -> None:
+        """On everybody."""
         for known in self._open:
             with contextlib.suppress(OSError):
                 known.shutdown(socket.SHUT_RDWR)
-        for thread in self._threads:
-            thread.join()
 
     def _accept(self) -> None:
         with contextlib.suppress(OSError):  # closed
             while True:
                 known, _ = self._listener.accept()
                 self.connections += 1
-                self._open.append(known)
                 thread = threading.Thread(target=self._serve, args=(known,))
                 self._threads.append(thread)
                 thread.start()
 
     def _serve(self, known: socket.socket) -> None:
-        with contextlib.suppress(OSError), known:
+        with contextlib.suppress(OSError, EOFError), known:
             speaking = known if self._tls is None else self._tls.wrap_socket(known, server_side=True)
-            with speaking, speaking.makefile("rb") as lines:
-                while command := _read_command(lines):
-                    if self._polite and command[0] in (b"AUTH", b"CLIENT", b"SELECT"):
-                        speaking.sendall(b"+OK\r\n")
-                        continue
-                    self.seen.put(command)
-                    answer = self._answers(command)
-                    for piece in answer if isinstance(answer, Iterable) and not isinstance(answer, bytes) else (answer,):
-                        if piece is None:
-                            return
-                        speaking.sendall(piece)
+            self._open.append(speaking)
+            with speaking:
+                with speaking.makefile("rb") as lines:
+                    self._converse(speaking, lines)
+                if self._resets:
+                    speaking.setsockopt(socket.SOL_SOCKET, socket.SO_LINGER, struct.pack("ii", 1, 0))
+        self.hung_up.set()
+
+    def _converse(self, speaking: socket.socket, lines: BinaryIO) -> None:
+        while command := _read_command(lines):
+            if self._polite and command[0] in (b"AUTH", b"CLIENT", b"SELECT"):
+                speaking.sendall(b"+OK\r\n")
+                continue
+            self.seen.put(command)
+            answer = self._answers(command)
+            for piece in answer if isinstance(answer, Iterable) and not isinstance(answer, bytes) else (answer,):
+                if piece is None:
+                    return
+                speaking.sendall(piece)
 
 
 def _read_command(lines: BinaryIO) -> list[bytes]:
     head = lines.readline()
     words: list[bytes] = []
     for _ in range(int(head[1:] or b"0")):
-        length = int(lines.readline()[1:])
+        if not (length_line := lines.readline()):
+            raise EOFError
+        length = int(length_line[1:])
         words.append(lines.read(length + 2)[:length])
     return words
 

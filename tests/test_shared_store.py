@@ -218,7 +218,9 @@ def test_an_entry_of_a_later_time_grows_old_from_now_on(valkey: Valkey, way: Ope
     assert second.reports["other"][0] == pytest.approx(second.unix_now - first.unix_now, abs=1e-6)
 
 
-@pytest.mark.parametrize("garbage", [b"", b"garbage", b"1 x", b"-1 60000000 1 x", b"1.5 2 1 x", b" 1 2 1 x", b"1 2 3", b"1 2 x"])
+@pytest.mark.parametrize(
+    "garbage", [b"", b"garbage", b"1 x", b"-1 60000000 1 x", b"1.5 2 1 x", b" 1 2 1 x", b"1 2 3", b"1 2 x"]
+)
 def test_what_no_member_wrote_is_passed_over(valkey: Valkey, way: Opens, garbage: bytes) -> None:
     with valkey.admin() as admin:
         admin.hset(BOARD, "other", garbage)
@@ -339,7 +341,7 @@ def test_clients_that_charge_at_a_time_use_all_of_a_limit_and_no_more(valkey: Va
 NAMES = st.sampled_from(["a", "b", "c d", "é\u20ac", "", "\0\r\n"])
 BYTES = st.binary(max_size=40) | st.sampled_from([b"1 2 ", b"\0\xff\r\n", b"x" * 70_000])
 REQUESTS = st.one_of(
-    st.builds(Publish, NAMES, NAMES, BYTES, st.just(60.0)),
+    st.builds(Publish, NAMES, NAMES, BYTES, st.just(60.0), st.integers(0, 2)),
     st.builds(Swap, NAMES.map("doc:".__add__), st.integers(0, 3), st.none() | BYTES, st.just(60.0)),
 )
 
@@ -525,18 +527,56 @@ def test_a_question_is_never_sent_twice(way: Opens) -> None:
         assert server.seen.qsize() == 2
 
 
-def test_one_lost_connection_takes_the_idle_ones_with_it(mortal: Valkey) -> None:
+def test_one_lost_connection_takes_the_idle_ones_with_it() -> None:
     """They lead to the same server: each would cost a question otherwise."""
+    together = threading.Barrier(MAX_CONNECTIONS)
+    served: set[threading.Thread] = set()
 
-    async def ask() -> list[StoreReply]:
-        async with opened(mortal.url) as store:
+    def answers(_: Sequence[bytes]) -> bytes | None:
+        if threading.current_thread() in served:
+            return None  # this connection has had its one answer
+        if len(served) < MAX_CONNECTIONS:
+            together.wait(LONG)
+        served.add(threading.current_thread())
+        return bulk(b"1", b"0")
+
+    async def ask(server: ScriptedServer) -> None:
+        async with opened(server.url) as store:
             await asyncio.gather(*(store.execute(MINE) for _ in range(MAX_CONNECTIONS)))
-            mortal.server.stop()
-            mortal.server.start()
-            return [await store.execute(MINE) for _ in range(2)]
+            assert reason(await store.execute(MINE)) == "the connection was lost"
+            assert reports(await store.execute(MINE)) == {}
 
-    replies = asyncio.run(ask())
-    assert reports(replies[1]) == {"me": b"mine"}
+    with ScriptedServer(answers) as server:
+        asyncio.run(ask(server))
+
+
+def test_an_idle_connection_that_was_reset_is_not_used(valkey: Valkey) -> None:
+    """As by a router that has forgotten it."""
+    asked = threading.Event()
+
+    def answers(_: Sequence[bytes]) -> Iterator[bytes | None]:
+        yield bulk(b"1", b"0")
+        asked.wait(LONG)
+        yield None
+
+    async def ask(server: ScriptedServer) -> None:
+        async with opened(server.url) as store, opened(valkey.url) as other:
+            assert reports(await store.execute(MINE)) == {}
+            asked.set()
+            await asyncio.to_thread(server.hung_up.wait, LONG)
+            await other.execute(MINE)  # the loop has heard of the other connection's end by then
+            assert reports(await store.execute(MINE)) == {}
+
+    with ScriptedServer(answers, resets=True) as server:
+        asyncio.run(ask(server))
+        assert server.connections == 2
+
+
+def test_a_connection_is_tried_once(way: Opens) -> None:
+    """How often to ask is the core's to say."""
+    with ScriptedServer(lambda _: None, polite=False) as server:
+        assert reason(way(server.url).execute(MINE)) == "the connection was lost"
+        assert server.connections == 1
 
 
 # --- Broken off -------------------------------------------------------------------------------------------------------
@@ -863,6 +903,10 @@ UNREADABLE = "the answer cannot be read"
         (bulk(b"1", b"0", b"a", -1, b"report"), UNREADABLE),
         (bulk(b"1", b"0", b"a", b"9" * 400, b"report"), UNREADABLE),
         (bulk(b"1", b"0", 0, 1, 1), UNREADABLE),
+        (bulk(b"1", b"0", 2, 1, b""), UNREADABLE),
+        (bulk(b"1", b"0", 0, b"9" * 19, b""), UNREADABLE),
+        (bulk(b"1", b"0", 0, 10**19, b""), UNREADABLE),
+        (bulk(b"1", b"0", b"a", b"9" * 19, b""), UNREADABLE),
         (bulk(b"x", b"0"), UNREADABLE),
     ],
 )
@@ -878,6 +922,12 @@ def test_whatever_a_server_answers_is_an_answer(answer: bytes, expected: str | N
         found = asyncio.run(ask(server))
     assert is_clean(found)
     assert expected is None or found.startswith(expected), found
+
+
+def test_a_reader_is_not_told_that_it_wrote(way: Opens) -> None:
+    with ScriptedServer(lambda _: bulk(b"1", b"0", 1, 1, b"")) as server:
+        assert swapped(way(server.url).execute(WRITE)) == (True, 1, b"written")
+        assert reason(way(server.url).execute(READ)).startswith(UNREADABLE)
 
 
 def test_a_server_that_knows_no_script_ever(way: Opens) -> None:
@@ -1016,7 +1066,7 @@ UNUSABLE = {
     "unix://": "path",
     "unix:///": "path",
     "unix://hunter2/run/valkey.sock": "path",
-    "unix://alice:hunter2@h:1/run/valkey.sock": "path",
+    "unix://alice:hunter2@:1/run/valkey.sock": "path",
 }
 
 
@@ -1158,11 +1208,39 @@ def test_a_url_that_cannot_be_had_is_a_store_that_is_lost(way: Opens, fetch: Cal
         assert found.startswith(expected) and is_clean(found)
 
 
-def test_a_vault_that_hangs_is_not_waited_for(way: Opens) -> None:
-    over = threading.Event()
-    store = way(Secret.from_callable(lambda: str(over.wait(LONG))), SHORT)
+def test_a_vault_that_hangs_is_not_waited_for(way: Opens, caplog: pytest.LogCaptureFixture) -> None:
+    """What it says in the end is nobody's."""
+    over, ended = threading.Event(), threading.Event()
+
+    def fetch() -> str:
+        over.wait(LONG)
+        ended.set()
+        return "redis://alice:hunter2@h"
+
+    store = way(Secret.from_callable(fetch), SHORT)
     assert reason(store.execute(MINE)) == "no answer in 0.25 s"
     over.set()
+    for thread in threading.enumerate():
+        if thread.name == "shared-store-look-up":
+            thread.join(LONG)
+    assert ended.is_set()
+    assert isinstance(store.execute(MINE), StoreLost)
+    assert not caplog.records
+
+
+def test_a_process_ends_whatever_is_still_waited_for() -> None:
+    """The vault, the answer, and the thread of a store that nobody closed."""
+    program = """
+import threading
+from drivers.shared_store import BlockingStore
+from sansio import Secret
+from sansio.cluster.config import ClusterConfig
+from sansio.cluster.store import Swap
+store = BlockingStore(ClusterConfig(Secret.from_callable(threading.Event().wait), store_timeout=0.1))
+print(store.execute(Swap("key", 0, None, 1.0)).reason)
+"""
+    ended = subprocess.run([sys.executable, "-c", program], capture_output=True, text=True, timeout=60, check=True)
+    assert (ended.stdout, ended.stderr) == ("no answer in 0.1 s\n", "")
 
 
 # --- TLS --------------------------------------------------------------------------------------------------------------
@@ -1223,6 +1301,49 @@ def test_certificates_are_read_once(
 
     asyncio.run(ask())
     assert (secured.connections, len(made)) == (MAX_CONNECTIONS, 1)
+
+
+def test_another_url_has_its_own_tls(secured: ScriptedServer, way: Opens, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setenv("STORE_URL", f"rediss://localhost:{secured.port}?ssl_cert_reqs=none")
+    store = way(Secret.from_env("STORE_URL"))
+    assert reports(store.execute(MINE)) == {"a": b"x"}
+    secured.hang_up()
+    monkeypatch.setenv("STORE_URL", f"rediss://localhost:{secured.port}")
+    assert {reason(store.execute(MINE)), reason(store.execute(MINE))} >= {"TLS failed (CERTIFICATE_VERIFY_FAILED)"}
+
+
+@pytest.mark.parametrize("tls", [False, True])
+def test_no_socket_is_open_when_closing_has_returned(
+    authority: trustme.CA, monkeypatch: pytest.MonkeyPatch, tls: bool
+) -> None:
+    """Not even one whose server takes no notice: over TLS, it would be asked to take leave first."""
+    over = threading.Event()
+    sockets: list[Any] = []
+    connect = asyncio.open_connection
+
+    def answers(command: Sequence[bytes]) -> bytes:
+        if b"hangs" in command:
+            over.wait(LONG)
+        return bulk(b"1", b"0")
+
+    async def noted(*args: Any, **named: Any) -> Any:
+        reader, writer = await connect(*args, **named)
+        sockets.append(writer.get_extra_info("socket"))
+        return reader, writer
+
+    async def ask(server: ScriptedServer) -> None:
+        url = f"rediss://localhost:{server.port}?ssl_cert_reqs=none" if tls else server.url
+        async with opened(url) as store, opened(url, SHORT) as hasty:
+            assert isinstance(await store.execute(MINE), Published)
+            assert isinstance(await hasty.execute(Publish(BOARD, "hangs", b"x" * 10_000_000, 60.0)), StoreLost)
+        assert [each.fileno() for each in sockets] == [-1, -1]
+
+    monkeypatch.setattr(asyncio, "open_connection", noted)
+    context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
+    authority.issue_cert("localhost").configure_cert(context)
+    with ScriptedServer(answers, tls=context if tls else None) as server:
+        asyncio.run(ask(server))
+        over.set()
 
 
 def test_a_server_without_tls_is_not_spoken_to_in_the_clear(valkey: Valkey, way: Opens) -> None:

@@ -90,4 +90,5 @@ class AsyncioStore:
             self._left.clear()
             await self._left.wait()
         while self._idle:
-            await self._idle.pop().hang_up(wait=True)
+            await self._idle.pop().hang_up()
+        await asyncio.sleep(0)  # the turn of the loop that closes the sockets

@@ -22,7 +22,8 @@ Argument: TypeAlias = str | bytes | int
 _LONGEST_TTL: Final = 1e9
 """Seconds (30 years). A longer one is taken for this: the server counts in integers."""
 
-_MOST_DIGITS: Final = 18
+_MOST: Final = 2**63 - 1
+"""The largest integer of the protocol."""
 
 
 class NotUnderstood(Exception):
@@ -71,23 +72,26 @@ def _whole(seconds: float, in_a_second: float) -> int:
 
 
 def _published(answer: object) -> Published:
-    seconds, microseconds, *entries = _list(answer, at_least=2)
-    if len(entries) % 3:
-        raise NotUnderstood
+    match _list(answer):
+        case [seconds, microseconds, *entries] if len(entries) % 3 == 0:
+            pass
+        case _:
+            raise NotUnderstood
     reports: dict[str, tuple[float, bytes]] = {}
-    for member, age, report in zip(entries[::3], entries[1::3], entries[2::3], strict=True):
+    for member, age, report in zip(entries[::3], entries[1::3], entries[2::3], strict=False):
         reports[_bytes(member).decode(errors="replace")] = (_number(age) / 1e6, _bytes(report))
     return Published(reports, _time(seconds, microseconds))
 
 
 def _swapped(put: bytes | None, answer: object) -> Swapped:
     """put: what stands there now, if the script says that it replaced what stood there."""
-    seconds, microseconds, done, version, document, *_ = _list(answer, at_least=5)
-    if _number(done) == 0:
-        return Swapped(False, _number(version), _bytes(document), _time(seconds, microseconds))
-    if put is None:
-        raise NotUnderstood
-    return Swapped(True, _number(version), put, _time(seconds, microseconds))
+    match _list(answer):
+        case [seconds, microseconds, 0, version, document]:
+            return Swapped(False, _number(version), _bytes(document), _time(seconds, microseconds))
+        case [seconds, microseconds, 1, version, _] if put is not None:
+            return Swapped(True, _number(version), put, _time(seconds, microseconds))
+        case _:
+            raise NotUnderstood
 
 
 def _taken(request: Take, answer: object) -> Taken:
@@ -97,13 +101,10 @@ def _taken(request: Take, answer: object) -> Taken:
     return taken
 
 
-def _list(answer: object, at_least: int) -> list[object]:
+def _list(answer: object) -> list[object]:
     if not isinstance(answer, list):
         raise NotUnderstood
-    entries = cast("list[object]", answer)
-    if len(entries) < at_least:
-        raise NotUnderstood
-    return entries
+    return cast("list[object]", answer)
 
 
 def _time(seconds: object, microseconds: object) -> float:
@@ -112,9 +113,9 @@ def _time(seconds: object, microseconds: object) -> float:
 
 def _number(value: object) -> int:
     """A whole number of at least 0, as a script gives it: an integer, or its digits."""
-    if isinstance(value, bytes) and value.isdigit() and len(value) <= _MOST_DIGITS:
-        return int(value)
-    if isinstance(value, int) and value >= 0:
+    if isinstance(value, bytes) and value.isdigit() and len(value) <= len(str(_MOST)):
+        value = int(value)
+    if isinstance(value, int) and 0 <= value <= _MOST:
         return value
     raise NotUnderstood
 

@@ -56,11 +56,11 @@ class Dialler:
             "health_check_interval": 0,
         }
         if address.path is not None:
-            return self._connections.UnixDomainSocketConnection(path=address.path, **options)
+            return _abrupt(self._connections.UnixDomainSocketConnection)(path=address.path, **options)
         options |= {"host": address.host, "port": address.port, "socket_keepalive": True}
         if address.tls is None:
-            return self._connections.Connection(**options)
-        connection = self._connections.SSLConnection(**options, **dict(address.tls))
+            return _abrupt(self._connections.Connection)(**options)
+        connection = _abrupt(self._connections.SSLConnection)(**options, **dict(address.tls))
         # It reads the platform's certificates when it is first used, which takes long enough to do it once.
         if address == self._address:
             connection.ssl_context = self._tls
@@ -68,10 +68,26 @@ class Dialler:
         return connection
 
 
+def _abrupt(kind: Any) -> Any:
+    """This kind of redis-py's connections, hanging up at once.
+
+    redis-py hangs up by itself where something is broken off, and would first send what was not sent yet, and over TLS ask
+    the server to take leave. With one that takes no notice, that would be a socket that outlives its store.
+    """
+
+    async def disconnect(connection: Any, *_: object, **__: object) -> None:
+        writer = getattr(connection, "_writer", None)
+        if writer is not None:
+            writer.transport.abort()
+        await kind.disconnect(connection, nowait=True)
+
+    return type(kind.__name__, (kind,), {"disconnect": disconnect})
+
+
 class StoreConnection:
     """A connection for one question at a time."""
 
-    __slots__ = ("_no_script", "_redis", "_writer")
+    __slots__ = ("_no_script", "_redis")
 
     def __init__(self, redis: Any, no_script: type[Exception]) -> None:
         self._redis = redis
@@ -128,11 +144,10 @@ class StoreConnection:
         answer: object = await self._redis.read_response(disable_decoding=True)
         return answer
 
-    async def hang_up(self, *, wait: bool = False) -> None:
-        """Close it at once: what was not sent yet never is. Waits for nothing, so that it cannot be interrupted half-way;
-        or until the socket is closed, which takes the event loop's next turn."""
-        writer = getattr(self._redis, "_writer", None)
-        if writer is not None:
-            writer.transport.abort()  # a close would first try to send the rest, and over TLS to take leave
+    async def hang_up(self) -> None:
+        """Close it: what was not sent yet never is. The socket is closed with the event loop's next turn.
+
+        Waits for nothing, so that it cannot be interrupted half-way.
+        """
         with contextlib.suppress(Exception):  # it is closed all the same
-            await self._redis.disconnect(nowait=not wait)
+            await self._redis.disconnect()

@@ -73,7 +73,7 @@ async def _fetch(secret: Secret) -> Credential:
         return _read(secret)
     if secret.source == "file":
         return await in_thread(lambda: _read(secret))
-    fetched = await secret.fetch() if inspect.iscoroutinefunction(secret.fetch) else await in_thread(secret.fetch)
+    fetched = await in_thread(secret.fetch)
     if inspect.isawaitable(fetched):
         fetched = await fetched
     try:
