@@ -178,6 +178,51 @@ def test_a_clock_that_goes_backwards_grants_nothing_extra() -> None:
     assert ledger.level(190.0) == 0
 
 
+# ---- another limit ----------------------------------------------------------------------------------------------------
+
+
+def test_a_lower_limit_overdraws_the_ledger_by_what_was_charged_and_a_higher_one_makes_room_at_once() -> None:
+    ledger = SlidingLedger(10, 60.0)
+    ledger.charge(6, 0.0)
+    ledger.charge(2, 10.0)
+    ledger.allow(5)
+    assert (ledger.limit, ledger.level(11.0)) == (5, 8)  # nothing that was charged is lost
+    assert [ledger.earliest(amount, 11.0) for amount in (0, 1, 3, 4, 5, 6)] == [60.0, 60.0, 60.0, 70.0, 70.0, math.inf]
+    ledger.allow(9)
+    assert [ledger.earliest(amount, 11.0) for amount in (1, 2)] == [11.0, 60.0]
+    ledger.allow(1_000)
+    assert ledger.earliest(992, 11.0) == 11.0
+
+
+def test_a_limit_of_nothing_lets_nothing_in_and_what_costs_nothing_once_it_is_empty() -> None:
+    ledger = SlidingLedger(10, 60.0)
+    ledger.allow(0)
+    assert [ledger.earliest(amount, 0.0) for amount in (0, 1, 10)] == [0.0, math.inf, math.inf]
+    charge = ledger.charge(3, 0.0)  # who charges does not ask
+    assert [ledger.earliest(amount, 1.0) for amount in (0, 1)] == [60.0, math.inf]
+    assert ledger.edit(charge, 1, 1.0)
+    ledger.allow(2)
+    assert [ledger.earliest(amount, 1.0) for amount in (1, 2, 3)] == [1.0, 60.0, math.inf]
+
+
+def test_what_is_pulled_down_is_pulled_down_from_the_limit_of_the_moment() -> None:
+    ledger = SlidingLedger(10, 60.0)
+    ledger.allow(4)
+    ledger.pull_down(remaining=3, until=20.0, now=0.0)
+    assert (ledger.level(0.0), ledger.earliest(3, 0.0), ledger.earliest(4, 0.0)) == (1, 0.0, 20.0)
+    ledger.allow(0)
+    ledger.pull_down(remaining=3, until=20.0, now=0.0)
+    assert ledger.level(0.0) == 0
+
+
+@pytest.mark.parametrize("limit", [-1, 1.0, True, None, "1", math.nan, math.inf])
+def test_another_limit_out_of_range_is_refused_and_changes_nothing(limit: Any) -> None:
+    ledger = SlidingLedger(10, 60.0)
+    with pytest.raises(ValueError, match=r"^limit: .* is not an integer of at least 0"):
+        ledger.allow(limit)
+    assert ledger.limit == 10
+
+
 @pytest.mark.parametrize("limit", [0, -1, 1.0, True, None, "1", math.nan])
 def test_a_limit_out_of_range_is_refused(limit: Any) -> None:
     with pytest.raises(ValueError, match=r"limit: .* at least 1"):
@@ -253,6 +298,7 @@ class ListOfCharges(RuleBasedStateMachine):
     def start(self, limit: int, window: float, guard: float, epoch: int) -> None:
         self.ledger = SlidingLedger(limit, window, guard)
         self.limit, self.span = limit, window + guard
+        self.most = limit  # that it has been so far
         self.tick = self.latest = epoch
         self.charges: list[tuple[float, Charge]] = []
         self.overdrawn = False
@@ -298,6 +344,12 @@ class ListOfCharges(RuleBasedStateMachine):
         exact = next(at for at in leaving if self.alive(at) + amount <= self.limit)
         assert exact <= fits_at <= exact + self.ledger.resolution + 2 * math.ulp(fits_at)
 
+    @rule(limit=st.integers(0, 30))
+    def allow(self, limit: int) -> None:
+        self.limit = limit
+        self.most = max(self.most, limit)
+        self.ledger.allow(limit)
+
     @precondition(lambda self: bool(self.charges))
     @rule(data=st.data(), amount=st.integers(0, 12), may_overdraw=st.booleans())
     def edit(self, data: st.DataObject, amount: int, may_overdraw: bool) -> None:
@@ -312,14 +364,14 @@ class ListOfCharges(RuleBasedStateMachine):
         assert not edited or charge.amount == amount
 
     @invariant()
-    def no_interval_holds_more_than_the_limit(self) -> None:
+    def no_interval_holds_more_than_the_limit_was(self) -> None:
         if not hasattr(self, "ledger"):
             return
         assert self.alive(self.at) <= self.ledger.level(self.now) <= self.alive(self.at, self.ledger.resolution)
         if not self.overdrawn:
             # The fullest half-open intervals of the length of the span begin at a charge.
             for start, _ in self.charges:
-                assert sum(c.amount for made, c in self.charges if start <= made < start + self.span) <= self.limit
+                assert sum(c.amount for made, c in self.charges if start <= made < start + self.span) <= self.most
 
 
 ListOfCharges.TestCase.settings = settings(max_examples=150, stateful_step_count=30)
