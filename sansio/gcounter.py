@@ -12,17 +12,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping
-from typing import cast
+from typing import Final, cast
 
-_MOST = 1 << 62
+_MOST: Final = 1 << 62
 """Above any count. What claims to be more comes from nobody who counts."""
 
-_MOST_REPLICAS = 1024
+_MOST_REPLICAS: Final = 1024
 """How many replicas one counter keeps: far more than there are, and a bound on what nonsense can fill memory with."""
 
 
 class GCounter:
-    """A grow-only counter."""
+    """A grow-only counter. Of more than 1,024 replicas it learns of the first by name: so its laws hold even then."""
 
     __slots__ = ("_counts",)
 
@@ -40,14 +40,11 @@ class GCounter:
             self._counts[replica] = self._counts.get(replica, 0) + n
 
     def merge(self, other: GCounter) -> None:
-        """Learn what ``other`` knows. Of a counter full of replicas, no new ones are learnt."""
+        """Learn what ``other`` knows."""
         for replica, count in other._counts.items():
-            known = self._counts.get(replica)
-            if known is None:
-                if len(self._counts) < _MOST_REPLICAS:
-                    self._counts[replica] = count
-            elif count > known:
+            if count > self._counts.get(replica, 0):
                 self._counts[replica] = count
+        self._counts = _bounded(self._counts)
 
     def value(self) -> int:
         """What all replicas have counted, as far as is known here."""
@@ -56,6 +53,10 @@ class GCounter:
     def of(self, replica: str) -> int:
         """What one replica has counted, as far as is known here."""
         return self._counts.get(replica, 0)
+
+    def items(self) -> list[tuple[str, int]]:
+        """The replicas that have counted anything, by name, each with what it has."""
+        return sorted(self._counts.items())
 
     def delta(self, since: GCounter) -> GCounter:
         """What ``since`` does not know: merged into it, it knows all that this one does."""
@@ -75,25 +76,29 @@ class GCounter:
             for replica, count in cast("Mapping[object, object]", counts).items():
                 if isinstance(replica, str) and isinstance(count, int) and not isinstance(count, bool) and 0 < count < _MOST:
                     counter._counts[replica] = count
-                    if len(counter._counts) == _MOST_REPLICAS:
-                        break
+        counter._counts = _bounded(counter._counts)
         return counter
 
     def __eq__(self, other: object) -> bool:
         return isinstance(other, GCounter) and self._counts == other._counts
 
-    def __hash__(self) -> int:
-        raise TypeError("a GCounter grows, so it has no hash")
-
     def __repr__(self) -> str:
         return f"GCounter({self._counts!r})"
+
+
+def _bounded(counts: dict[str, int]) -> dict[str, int]:
+    """The first of these. Whichever are left out first, the same are left in the end: so merging stays associative."""
+    return counts if len(counts) <= _MOST_REPLICAS else dict(sorted(counts.items())[:_MOST_REPLICAS])
 
 
 class WindowedCounters:
     """A `GCounter` for each of the latest windows of ``window`` seconds.
 
-    keep: how many windows before the current one are remembered, and as many ahead of it, since clocks differ.
+    keep: how many windows before the current one are remembered, and as many ahead of it, since clocks differ. What lies
+    further ahead was labelled by a clock that is wrong, or by nobody: it is not remembered, and pushes nothing out.
     Raises `ValueError` for a window that is not above 0 and finite, or a ``keep`` below 1.
+
+    Everywhere ``unix_now`` is a finite number of seconds since 1970 by the caller's own clock, which may be set.
     """
 
     __slots__ = ("_counters", "_current", "_keep", "window")
@@ -114,15 +119,16 @@ class WindowedCounters:
 
     def increment(self, replica: str, n: int, unix_now: float) -> None:
         """Count ``n`` more at ``replica``, in the window of ``unix_now``. Raises `ValueError` as `GCounter.increment`."""
-        self.advance(unix_now)
-        assert self._current is not None
-        self._counters.setdefault(self._current, GCounter()).increment(replica, n)
+        current = self.advance(unix_now)
+        self._counters.setdefault(current, GCounter()).increment(replica, n)
 
-    def advance(self, unix_now: float) -> None:
-        """It is this late: what is too old is forgotten. A wall clock may also be set back; then it is another window."""
-        self._current = current = self.epoch(unix_now)
-        keep = self._keep
-        self._counters = {epoch: each for epoch, each in self._counters.items() if abs(epoch - current) <= keep}
+    def advance(self, unix_now: float) -> int:
+        """It is this late: what lies too far off is forgotten. A clock may also be set back. Returns the current label."""
+        current = self.epoch(unix_now)
+        if current != self._current:
+            self._current = current
+            self._counters = {epoch: each for epoch, each in self._counters.items() if abs(epoch - current) <= self._keep}
+        return current
 
     def merge(self, epoch: int, delta: GCounter) -> bool:
         """Learn what was counted in the window ``epoch``. ``False``, and nothing is learnt, where that one is not
@@ -133,7 +139,7 @@ class WindowedCounters:
         return True
 
     def of(self, epoch: int) -> GCounter:
-        """What is known of a window; an empty counter, if nothing."""
+        """What is known of a window, to be read; an empty counter, if nothing."""
         return self._counters.get(epoch, GCounter())
 
     def epochs(self) -> Iterable[int]:

@@ -1,26 +1,41 @@
 """One member of a limit that is divided into shares which follow demand (spec 4.6.2).
 
-All members stand on one board in the store. Each publishes what it *claims* of the limit and how much it wants, and reads,
-in the same atomic step, what all the others do. From that every member computes the same fair shares (`fair_shares.py`).
+All members stand on one board in the store. Each publishes what it *claims* of the limit and how much it uses and wants, and
+reads, in the same atomic step, what all the others do. From that every member computes the same fair shares
+(`fair_shares.py`). It agrees with nobody, and waits for nobody:
 
-- It lets go at once: what is above its share is not granted any more from the moment it knows.
-- It takes in two steps: it publishes the larger claim, and grants by it only if in the answer all claims together, its own
-  included, are within the limit. The store puts publications in order; whoever comes last sees all the others, so the claims
-  that are in use are never more than the limit.
-- What it has granted and still counts stays claimed, whatever its share has become: others may have it when it has cooled.
-- A publication that comes late is refused by the store, which keeps the higher sequence number.
+- It lets go at once: above its share nothing is granted any more from the moment it knows. What it has granted and still
+  counts stays claimed until it has cooled, whatever its share has become.
+- It takes in two steps: it publishes the larger claim, and grants by it only if on the board that comes back all claims, its
+  own included, are within the limit (or only by so much of it as fits).
+- Without an answer nothing grows. After ``lease`` seconds a member that gets none stops, by its own clock. The others keep
+  its claim that long, by theirs, with a margin for clocks that run apart and a span in which the last of it cools.
 
-So on one board the limit is held, and nobody asks anybody for leave. What this mode gives up is the case that there are
-several boards, which do not know of each other, or that members do not wait for each other:
+**Why that holds the limit.** Let a member's *hold* be what it may have granted that still counts: its claim when it last
+lowered it, or what fitted when it last took more. Of all members that ever took more, look at the one whose taking was the
+last to be carried out by the store. All holds but its own were published before, as claims at least as large: whoever took
+something had published it first, and has since published nothing below what it held. And the store, which refuses whatever
+comes late (`Publish.sequence`), showed it those claims. It took only what they left of the limit. So all holds together are
+within the limit, whatever was lost, doubled, late, or out of date by then. No clock enters into it but for the lease, and of
+that only how long it lasts. (The store's own is believed only on how old a report is that came to somebody who had heard
+nothing of its member, or nothing for long: it is not to leap by a lease between two questions.)
 
-    over-spend in any window  <=  (parts - 1) * limit
+**What it does not hold for.** There may be several boards that know nothing of each other, or members that wait for no
+lease:
 
-where ``parts`` is into how many parts the members have fallen that share no board (`overspend_bound`). With
-`OnSilence.FREEZE` there is one part while the store is cut off, dead, or forgets nothing: a member that gets no answer keeps
-its share for ``lease`` seconds and then stops, and the others divide it only after that, a margin for clocks that drift, and
-a window.
-There are several only where the store itself loses what it knew (each member that published before counts as one until it
-publishes again) or runs in several copies. With `OnSilence.EXPAND` each member without an answer is a part by itself.
+    over-spend in any window  <=  (parts - 1) * limit                                                    (`overspend_bound`)
+
+``parts``: by how many boards members grant within one window. Each holds the limit for those who took from it last. One,
+as long as there is one store that keeps what it was told, whoever is cut off from it, dies, comes back or has a wrong wall
+clock. A store that runs as several copies which have lost sight of each other makes one of each; one that forgets (emptied,
+or a fail-over that loses its newest writes) counts once more each time. Those who were there remember each other all the
+same, so what it costs then is what was taken in the moment before, and what a newcomer takes before they have come back.
+With `OnSilence.EXPAND` every member that gets no answer, or was not heard of for a while, is a part by itself, and from when
+it falls silent until a span after it is heard again: that is the choice.
+
+What a request uses beyond its reservation comes on top, here as in a single process; it is claimed as soon as it is known.
+With a span of 0 what counts is what runs. That ends with its process, but not with its lease: what a member that is cut off
+has running for longer than its lease and the longest span comes on top as well.
 
 Demand is counted in windows that are labelled by their epoch (`WindowedCounters`), by each member's own wall clock: so what
 is heard late is credited to the window in which it was asked, and a clock that is wrong shifts the labels of its member and
@@ -30,58 +45,108 @@ nothing else.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
-from dataclasses import dataclass, field
+from collections.abc import Iterator, Sequence
+from dataclasses import dataclass
+from typing import Annotated, Final
 
 import msgspec
 
 from ..gcounter import GCounter, WindowedCounters
 from .config import OnSilence
-from .fair_shares import fair_shares
+from .fair_shares import Demand, fair_shares
 from .member import Holding
 from .store import Publish, Published, Quota, StoreReply, StoreRequest
 
-_DRIFT = 0.02
-"""The part of a duration by which two monotonic clocks may disagree about it, taken off a lease by its holder."""
+_VERSION: Final = 1
 
-_MARGIN = 0.1
-"""Seconds added to what is waited for others: the grain of clocks."""
+_DRIFT: Final = 0.02
+"""The part of any duration by which two monotonic clocks may disagree about it."""
 
-_SILENT_AFTER = 3.0
-"""Intervals (at least one store's time limit) after which a member that gave no sign is taken for silent."""
+_MARGIN: Final = 0.1
+"""Seconds added to that: the grain of clocks."""
 
-_HUNGRY_PACE = 0.25
-_ROUNDS = 3
-"""How often it asks again at once, where there is something to be had."""
+_SILENT_AFTER: Final = 3.0
+"""Intervals (of at least a second, as long as a store is waited for) after which a member that gave no sign is silent."""
 
-_KEPT_SECONDS = 90.0
+_HUNGRY_PACE: Final = 0.25
+_ROUNDS: Final = 3
+"""How often in a row it asks again at once, where there is something to be had."""
+
+_KEPT_SECONDS: Final = 90.0
 """How far the labels of another member's windows may lie from ours and still be remembered: wall clocks may be wrong by 30
 seconds in either direction, and what is late is not late for long."""
 
-_MOST_MEMBERS = 512
+_STEP: Final = 8
+"""A member whose head waits asks for an eighth more than it uses, and at least a sixteenth of an even share; one whose head
+does not keeps a sixteenth more. So it need not ask for each request, and what it does not use is little."""
+
+_MOST_COUNTS: Final = 32
+"""Of how many windows a report tells what was granted in them: so that who heard nothing for a while has missed nothing."""
+
+_LONGEST_CLAIM: Final = 86_400.0
+"""Seconds for which a claim is remembered at most, where no longer lease is configured, whatever its member says."""
+
+_MOST_BYTES: Final = 1 << 16
+_MOST_MEMBERS: Final = 512
+"""More than so many are not kept in mind. Where there are more, nobody takes anything."""
+
+_Count = Annotated[int, msgspec.Meta(ge=0)]
 
 
-class _Report(msgspec.Struct, array_like=True):
-    """What a member says of itself. claims, levels, needs: for each dimension. counts: of its latest two windows, the last
-    of which is labelled ``epoch``. waiting: seconds its needs have been there. leaves: it grants nothing any more."""
+class _Report(msgspec.Struct, array_like=True, frozen=True):
+    """What a member says of itself. A later version may add to the end of it.
 
-    seq: int
+    sequence: counts its reports, from 1. sent: when, by the store's clock, at the latest; 0 where it does not know that.
+    counts_for: seconds after which it cannot hold any of this. claims, holds, levels, needs: for each dimension; what it
+    may come to hold by this report, what it may hold already, what counts in its ledger, what its head costs. epoch: the
+    label of its current window. counts: what it granted in its latest windows, each with its label. waiting: seconds that
+    its head has waited. leaves: it grants nothing any more.
+    """
+
+    version: Annotated[int, msgspec.Meta(ge=_VERSION)]
+    sequence: _Count
+    sent: float
+    counts_for: Annotated[float, msgspec.Meta(ge=0)]
+    claims: tuple[_Count, ...]
+    holds: tuple[_Count, ...]
+    levels: tuple[_Count, ...]
+    needs: tuple[_Count, ...]
     epoch: int
-    claims: list[int]
-    levels: list[int]
-    needs: list[int]
-    counts: list[list[int]]
-    waiting: float = 0.0
-    leaves: bool = False
+    counts: tuple[tuple[int, tuple[_Count, ...]], ...]
+    waiting: Annotated[float, msgspec.Meta(ge=0)]
+    leaves: bool
+
+
+_decode: Final = msgspec.json.Decoder(_Report).decode
+_NOT_AS_EXPECTED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
+
+
+@dataclass(slots=True)
+class _Part:
+    """One member's part in one dimension: what it may hold, what counts in its ledger, what its head costs that has waited
+    since then, and the most that one of its latest two windows used."""
+
+    name: str
+    hold: int
+    level: int
+    need: int
+    since: float
+    used: int
 
 
 @dataclass(slots=True)
 class _Peer:
-    """What is known of another member: its last report, and its age at ``now`` of the last answer."""
+    """What is known of another member: its newest report, and how old that was, at least, at the instant ``seen_at``."""
 
+    content: bytes
     report: _Report
-    age: float = 0.0
-    demands: list[int] = field(default_factory=list[int])
+    age: float
+    seen_at: float
+    parts: list[_Part]
+
+    def age_at(self, now: float) -> float:
+        """How old the report is, at least."""
+        return self.age + max(0.0, now - self.seen_at)
 
 
 class ApproximateMember:
@@ -91,13 +156,16 @@ class ApproximateMember:
     over which demand is measured. interval: seconds between two questions while there is something to do. lease: seconds
     after a question that it goes on without an answer. on_silence: `OnSilence`.
 
+    A member that is idle for a span gives its share back and asks nothing until somebody wants something.
+
     Raises `ValueError` for no quotas, an empty name, and seconds that are not above 0 and finite.
     """
 
     __slots__ = (
-        "_allowances", "_answered_at", "_asked_at", "_counted", "_counters", "_hungry_since", "_idle_since", "_intents",
-        "_interval", "_key", "_lease", "_longest_span", "_member", "_on_silence", "_peers", "_quiet", "_quotas", "_rounds",
-        "_sequence", "_window",
+        "_allowances", "_answered_at", "_asked_at", "_claims", "_cooling", "_counted", "_counters", "_given_back",
+        "_granted", "_holds", "_hungry_since", "_idle_since", "_interval", "_is_crowded", "_key", "_lease", "_member",
+        "_now", "_on_silence", "_peers", "_question", "_quotas", "_raised_at", "_rounds", "_sequence", "_store_time",
+        "_window",
     )  # fmt: skip
 
     def __init__(
@@ -125,22 +193,34 @@ class ApproximateMember:
         self._interval = interval
         self._lease = lease
         self._on_silence = on_silence
-        self._longest_span = max(window, *(quota.span for quota in quotas))
+        self._cooling = max(window, *(quota.span for quota in quotas)) * (1.0 + _DRIFT) + _MARGIN
+        """Seconds after which the last of what was granted has left every ledger."""
         self._counters = [WindowedCounters(window, 2 + math.ceil(_KEPT_SECONDS / window)) for _ in quotas]
         self._counted = [0] * len(quotas)
         """What each holding had granted in all, when it was last counted."""
         self._peers: dict[str, _Peer] = {}
+        self._now = -math.inf
         self._allowances = [0] * len(quotas)
-        self._intents = [0] * len(quotas)
-        """What was claimed with the question under way."""
+        self._holds = [0] * len(quotas)
+        """What it may hold, as of its last question: the allowance, or what counts above it."""
+        self._claims = [0] * len(quotas)
+        """What was claimed with that question."""
         self._sequence = 0
         self._rounds = 0
+        self._question = b""
+        """The report with which the question that awaits its answer was asked."""
         self._asked_at = -math.inf
         self._answered_at = -math.inf
         """When the last question that was answered was asked."""
+        self._store_time = 0.0
+        """What the store's clock said in that answer."""
+        self._raised_at = -math.inf
+        """Up to when it has raised its share by itself, without the others."""
         self._hungry_since: float | None = None
         self._idle_since: float | None = None
-        self._quiet = False
+        self._given_back = False
+        self._granted = [0] * len(quotas)
+        self._is_crowded = False
 
     @property
     def quotas(self) -> Sequence[Quota]:
@@ -149,19 +229,21 @@ class ApproximateMember:
 
     def allowances(self, now: float) -> Sequence[int]:
         """Its share."""
-        return self._allowances
+        self._advance(now)
+        return list(self._allowances)
 
     def valid_until(self) -> float:
-        """When its lease is over, by its own clock and early by what that may be wrong; infinity where it goes on alone."""
-        if self._on_silence is OnSilence.EXPAND and self._answered_at > -math.inf:
+        """When its lease is over; infinity where it goes on alone, or has given its share back. Minus infinity before the
+        first answer."""
+        if self._given_back or (self._on_silence is OnSilence.EXPAND and self._answered_at > -math.inf):
             return math.inf
-        return self._answered_at + self._lease * (1.0 - _DRIFT)
+        return self._answered_at + self._lease
 
     def interval(self, hungry: bool) -> float:
-        """The pace of its questions; infinite while nobody asks for anything: then it has given its share back."""
+        """The pace of its questions; infinite where it has given its share back."""
         if hungry:
             return self._interval * _HUNGRY_PACE
-        return math.inf if self._quiet else self._interval
+        return math.inf if self._given_back else self._interval
 
     def counted(self, epoch: int) -> list[int]:
         """What all members are known to have granted in the window with this label, for each dimension."""
@@ -171,67 +253,119 @@ class ApproximateMember:
 
     def exchange(self, holdings: Sequence[Holding], now: float, unix_now: float) -> StoreRequest:
         """Publish a claim, and what is wanted. A share that has become smaller is not used any more."""
-        self._count(holdings, unix_now)
+        now = self._advance(now)
         self._notice(holdings, now)
-        targets = self._targets(holdings, now, unix_now)
+        self._count(holdings, unix_now)
+        heard_before = self._answered_at > -math.inf
         for index, holding in enumerate(holdings):
-            target = targets[index]
+            target, claim = self._share(index, holding, unix_now) if heard_before else (0, 0)
             self._allowances[index] = min(self._allowances[index], target)
-            free = self._quotas[index].limit - sum(peer.report.claims[index] for peer in self._peers.values())
-            claim = max(self._allowances[index], min(target, free))
-            self._intents[index] = max(claim, min(holding.level, self._quotas[index].limit))
+            self._holds[index] = max(self._allowances[index], holding.level)
+            self._claims[index] = max(self._holds[index], claim)
         self._asked_at = now
-        return self._publish(self._intents, holdings, now, unix_now, leaves=False)
+        question = self._publish(self._claims, holdings, unix_now, leaves=False)
+        self._question = question.report
+        return question
 
     def exchanged(self, reply: StoreReply, holdings: Sequence[Holding], now: float, unix_now: float) -> bool:
         """Read the board. Returns whether more than before may be had at once."""
-        if not isinstance(reply, Published):
+        now = self._advance(now)
+        asked, self._question = self._question, b""
+        if not asked:
+            return False
+        if not isinstance(reply, Published) or not self._is_answer(reply, asked):
             self._unanswered(now)
             return False
-        first = self._answered_at == -math.inf
+        is_first = self._answered_at == -math.inf
         self._answered_at = self._asked_at
-        self._read(reply, unix_now)
-        for index, quota in enumerate(self._quotas):
-            claimed = self._intents[index] + sum(peer.report.claims[index] for peer in self._peers.values())
-            if claimed <= quota.limit:
-                self._allowances[index] = self._intents[index]
+        self._store_time = reply.unix_now
+        self._read(reply, now, unix_now)
         self._notice(holdings, now)
-        targets = self._targets(holdings, now, unix_now)
-        self._allowances = [min(pair) for pair in zip(self._allowances, targets, strict=True)]
-        more = first or (self._hungry_since is not None and self._more_to_be_had(targets))
-        self._rounds = self._rounds + 1 if more else 0
-        return more and self._rounds < _ROUNDS
+        is_more = False
+        for index, holding in enumerate(holdings):
+            limit = self._quotas[index].limit
+            room = limit - sum(min(peer.report.claims[index], limit) for peer in self._heeded(now))
+            hold = max(self._holds[index], min(self._claims[index], 0 if self._is_crowded else room))
+            self._holds[index] = self._allowances[index] = hold
+            target, claim = self._share(index, holding, unix_now)
+            self._allowances[index] = min(hold, target)
+            is_more = is_more or min(claim, room) > hold
+        self._given_back = self._is_idle and not any(self._claims)
+        asks_again = is_first or (is_more and self._hungry_since is not None and self._rounds < _ROUNDS)
+        self._rounds = self._rounds + 1 if asks_again else 0
+        return asks_again
 
     def leave(self, holdings: Sequence[Holding], now: float, unix_now: float) -> StoreRequest | None:
         """Nothing is granted any more; what still counts is claimed until it has cooled. ``None``: nobody knows of it."""
+        self._advance(now)
+        self._question = b""
         self._allowances = [0] * len(self._quotas)
         if self._sequence == 0:
             return None
-        levels = [min(holding.level, quota.limit) for holding, quota in zip(holdings, self._quotas, strict=True)]
-        return self._publish(levels, holdings, now, unix_now, leaves=True)
+        self._holds = [holding.level for holding in holdings]
+        return self._publish(self._holds, holdings, unix_now, leaves=True)
 
-    def _publish(
-        self, claims: Sequence[int], holdings: Sequence[Holding], now: float, unix_now: float, *, leaves: bool
-    ) -> Publish:
+    def _publish(self, claims: Sequence[int], holdings: Sequence[Holding], unix_now: float, *, leaves: bool) -> Publish:
         self._sequence += 1
+        sent = 0.0
+        if self._answered_at > -math.inf:
+            sent = self._store_time + (self._now - self._answered_at) * (1.0 + _DRIFT)
+        counts_for = self._cooling if leaves else self._counts_for
         epoch = self._counters[0].epoch(unix_now)
-        counts = [[each.of(label).of(self._member) for each in self._counters] for label in (epoch - 1, epoch)]
-        waiting = 0.0 if self._hungry_since is None else max(0.0, now - self._hungry_since)
         report = _Report(
-            self._sequence,
-            epoch,
-            list(claims),
-            [holding.level for holding in holdings],
-            [holding.need for holding in holdings],
-            counts,
-            waiting,
-            leaves,
+            version=_VERSION,
+            sequence=self._sequence,
+            sent=sent,
+            counts_for=counts_for,
+            claims=tuple(claims),
+            holds=tuple(self._holds),
+            levels=tuple(holding.level for holding in holdings),
+            needs=tuple(holding.need for holding in holdings),
+            epoch=epoch,
+            counts=self._own_counts(epoch),
+            waiting=self._waiting,
+            leaves=leaves,
         )
-        cooling = self._longest_span * (1.0 + _DRIFT) + _MARGIN
-        ttl = cooling if leaves else self._lease * (1.0 + _DRIFT) + cooling
-        return Publish(self._key, self._member, msgspec.json.encode(report), ttl, self._sequence)
+        return Publish(self._key, self._member, msgspec.json.encode(report), counts_for, self._sequence)
 
-    # ---- what is known ------------------------------------------------------------------------------------------------
+    def _is_answer(self, reply: Published, asked: bytes) -> bool:
+        """Whether this is the answer to what was asked last: the board with just that on it."""
+        return math.isfinite(reply.unix_now) and reply.reports.get(self._member, (0.0, b""))[1] == asked
+
+    def _unanswered(self, now: float) -> None:
+        """Its share stays as it is. Where it is to go on alone, all of the limit comes to be its own, in a window's time."""
+        self._rounds = 0
+        self._given_back = False
+        if self._on_silence is OnSilence.EXPAND and self._answered_at > -math.inf:
+            since = max(self._answered_at + self._silent_after, self._raised_at)
+            if now > since:
+                self._raised_at = now
+                part = (now - since) / self._window
+                for index, quota in enumerate(self._quotas):
+                    self._allowances[index] = min(quota.limit, self._allowances[index] + math.ceil(quota.limit * part))
+
+    # ---- what it knows of itself --------------------------------------------------------------------------------------
+
+    def _advance(self, now: float) -> float:
+        """The latest instant seen. Past its lease it holds nothing."""
+        self._now = max(self._now, now)
+        if self._now >= self.valid_until():
+            self._allowances = [0] * len(self._quotas)
+            self._holds = [0] * len(self._quotas)
+        return self._now
+
+    def _notice(self, holdings: Sequence[Holding], now: float) -> None:
+        """Since when its head waits, or since when nothing happens at all."""
+        granted = [holding.granted for holding in holdings]
+        if not any(holding.need for holding in holdings):
+            self._hungry_since = None
+        elif self._hungry_since is None or granted != self._granted:  # what has been granted is not the head any more
+            self._hungry_since = now
+        self._granted = granted
+        if self._hungry_since is not None or any(holding.level for holding in holdings):
+            self._idle_since = None
+        elif self._idle_since is None:
+            self._idle_since = now
 
     def _count(self, holdings: Sequence[Holding], unix_now: float) -> None:
         """Count what was granted since the last time."""
@@ -239,133 +373,138 @@ class ApproximateMember:
             self._counters[index].increment(self._member, max(0, holding.granted - self._counted[index]), unix_now)
             self._counted[index] = max(self._counted[index], holding.granted)
 
-    def _notice(self, holdings: Sequence[Holding], now: float) -> None:
-        """Since when somebody waits, or since when nothing happens at all."""
-        if any(holding.need for holding in holdings):
-            self._hungry_since = now if self._hungry_since is None else self._hungry_since
-        else:
-            self._hungry_since = None
-        if self._hungry_since is not None or any(holding.level for holding in holdings):
-            self._idle_since = None
-        elif self._idle_since is None:
-            self._idle_since = now
+    def _own_counts(self, epoch: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
+        labels = range(epoch - _MOST_COUNTS + 1, epoch + 1)
+        counts = [(label, tuple(each.of(label).of(self._member) for each in self._counters)) for label in labels]
+        return tuple((label, amounts) for label, amounts in counts if any(amounts))
 
-    def _read(self, board: Published, unix_now: float) -> None:
-        """Take in what the others have published. What is no report is passed over."""
-        found: dict[str, _Peer] = {}
+    @property
+    def _waiting(self) -> float:
+        return 0.0 if self._hungry_since is None else self._now - self._hungry_since
+
+    @property
+    def _is_idle(self) -> bool:
+        return self._idle_since is not None and self._now - self._idle_since >= self._cooling
+
+    @property
+    def _counts_for(self) -> float:
+        """Seconds after a report by which it can hold nothing of it, whatever it hears."""
+        return self._lease * (1.0 + _DRIFT) + self._cooling
+
+    @property
+    def _silent_after(self) -> float:
+        return _SILENT_AFTER * max(1.0, self._interval)
+
+    # ---- what it knows of the others ----------------------------------------------------------------------------------
+
+    def _read(self, board: Published, now: float, unix_now: float) -> None:
+        """Take in what the others have published. What is no report is passed over; who was known is not forgotten for it,
+        nor for not being there, before it cannot hold anything any more."""
         for counters in self._counters:
             counters.advance(unix_now)
-        for name in sorted(board.reports)[:_MOST_MEMBERS]:
-            age, content = board.reports[name]
-            report = None if name == self._member else self._parsed(content)
-            if report is None:
-                continue
+        for name, (age, content) in board.reports.items():
             known = self._peers.get(name)
-            if known is not None and known.report.seq > report.seq:
-                report = known.report
-            found[name] = peer = _Peer(report, age)
-            if self._on_silence is OnSilence.EXPAND and self._is_silent(peer):
-                del found[name]
+            if known is not None and known.content == content:
+                continue  # it grows old from when it was first seen, however often it is put there
+            report = None if name == self._member else self._parsed(content)
+            if report is None or (known is not None and known.report.sequence > report.sequence):
                 continue
-            self._merge(name, report)
-            peer.demands = self._demands_of(name, report)
-        self._peers = found
+            age = age if 0.0 <= age < math.inf else 0.0
+            if report.sent and (known is None or self._is_silent(known, now)):  # has it come from the dead?
+                age = max(age, board.unix_now - report.sent)
+            for label, amounts in set(report.counts).difference(known.report.counts if known is not None else ()):
+                for counters, amount in zip(self._counters, amounts, strict=True):
+                    counters.merge(label, GCounter.from_dict({name: amount}))
+            self._peers[name] = _Peer(content, report, age, now, self._parts_of(name, report, now - age))
+        longest = max(_LONGEST_CLAIM, self._counts_for)
+        peers = {name: peer for name, peer in self._peers.items() if peer.age_at(now) < min(peer.report.counts_for, longest)}
+        self._is_crowded = len(peers) > _MOST_MEMBERS
+        self._peers = dict(sorted(peers.items())[:_MOST_MEMBERS]) if self._is_crowded else peers
 
-    def _merge(self, name: str, report: _Report) -> None:
-        for label, counts in zip((report.epoch - 1, report.epoch), report.counts, strict=True):
-            for counters, count in zip(self._counters, counts, strict=True):
-                counters.merge(label, GCounter.from_dict({name: count}))
-
-    def _demands_of(self, name: str, report: _Report) -> list[int]:
-        """What a member wants of each dimension: the more of what its last two windows used, and a little. While it waits,
-        twice what it has, and what it waits for: demand that is there shows within a few exchanges, and a burst does not
-        take from the others what it cannot use for long."""
-        demands: list[int] = []
+    def _parts_of(self, name: str, report: _Report, seen_at: float) -> list[_Part]:
+        """What a report says, with no amount above its limit."""
+        parts: list[_Part] = []
         for index, quota in enumerate(self._quotas):
-            used = report.levels[index]
-            if quota.span:
-                counters = self._counters[index]
-                used = max(used, counters.of(report.epoch - 1).of(name), counters.of(report.epoch).of(name))
-            waits_for = report.needs[index]
-            wanted = 2 * max(used, report.claims[index]) + waits_for if waits_for else used + used // 16 + 1
-            demands.append(0 if report.leaves else min(quota.limit, wanted))
-        return demands
-
-    def _is_silent(self, peer: _Peer) -> bool:
-        return peer.age > self._silent_after()
-
-    def _silent_after(self) -> float:
-        return max(1.0, self._interval) * _SILENT_AFTER
+            hold, level, need, used = (
+                min(amount, quota.limit)
+                for amount in (
+                    *(report.holds[index], report.levels[index], report.needs[index]),
+                    self._used(index, name, report.epoch),
+                )
+            )
+            parts.append(_Part(name, hold, level, need, seen_at - report.waiting, used))
+        return parts
 
     def _parsed(self, content: bytes) -> _Report | None:
-        """A report, its amounts within the limits; ``None`` for what is none."""
+        """A report; ``None`` for what is none, or is one about other limits."""
+        if len(content) > _MOST_BYTES:
+            return None
         try:
-            report = _DECODER.decode(content)
-        except (msgspec.MsgspecError, UnicodeDecodeError):
+            report = _decode(content)
+        except _NOT_AS_EXPECTED:
             return None
-        count = len(self._quotas)
-        lists = (report.claims, report.levels, report.needs, *report.counts)
-        if len(report.counts) != 2 or any(len(each) != count for each in lists):
-            return None
-        for index, quota in enumerate(self._quotas):
-            for each in lists:
-                each[index] = min(max(each[index], 0), quota.limit)
-        if not 0.0 <= report.waiting < math.inf:
-            report.waiting = 0.0
-        return report
+        counts = [amounts for _, amounts in report.counts]
+        lengths = {len(each) for each in (report.claims, report.holds, report.levels, report.needs, *counts)}
+        return report if lengths == {len(self._quotas)} and len(counts) <= _MOST_COUNTS else None
+
+    def _is_silent(self, peer: _Peer, now: float) -> bool:
+        return peer.age_at(now) > self._silent_after
+
+    def _heeded(self, now: float) -> Iterator[_Peer]:
+        """Those whose claims count."""
+        for peer in self._peers.values():
+            if self._on_silence is OnSilence.FREEZE or peer.report.leaves or not self._is_silent(peer, now):
+                yield peer
 
     # ---- what follows -------------------------------------------------------------------------------------------------
 
-    def _targets(self, holdings: Sequence[Holding], now: float, unix_now: float) -> list[int]:
-        """Its fair share of each dimension, as every member that knows the same computes it."""
-        self._quiet = self._idle_since is not None and now - self._idle_since >= self._longest_span
-        if self._quiet:
-            return [0] * len(self._quotas)
-        epoch = self._counters[0].epoch(unix_now)
-        waiting = 0.0 if self._hungry_since is None else max(0.0, now - self._hungry_since)
-        levels, needs = [each.level for each in holdings], [each.need for each in holdings]
-        mine = _Report(self._sequence, epoch, self._allowances, levels, needs, [], waiting)
-        members = {self._member: _Peer(mine, 0.0, self._demands_of(self._member, mine))}
-        members |= {name: peer for name, peer in self._peers.items() if not (peer.report.leaves or self._is_silent(peer))}
-        return [self._target(index, members) for index in range(len(self._quotas))]
-
-    def _target(self, index: int, members: dict[str, _Peer]) -> int:
-        # What the silent and those that leave claim is theirs until the store forgets it.
+    def _share(self, index: int, holding: Holding, unix_now: float) -> tuple[int, int]:
+        """Its fair share of one dimension, as every member that knows the same computes it, and what to claim on the way
+        there: its part of what nobody holds."""
+        if self._is_idle:
+            return 0, 0
         limit = self._quotas[index].limit
-        limit -= sum(peer.report.claims[index] for name, peer in self._peers.items() if name not in members)
+        hold = max(self._allowances[index], holding.level)
+        used = self._used(index, self._member, self._counters[index].epoch(unix_now))
+        since = math.inf if self._hungry_since is None else self._hungry_since
+        parts = [_Part(self._member, hold, holding.level, holding.need, since, used)]
+        for peer in self._peers.values():
+            if not (peer.report.leaves or self._is_silent(peer, self._now)):
+                parts.append(peer.parts[index])
+            elif peer.report.leaves or self._on_silence is OnSilence.FREEZE:
+                limit -= peer.parts[index].hold  # it keeps that for its time, whatever the others want
         limit = max(0, limit)
-        names = sorted(members)
-        shares = dict(zip(names, fair_shares(limit, [members[name].demands[index] for name in names]), strict=True))
-        # A head larger than its member's share would wait for ever: the one that has waited longest gets what it needs.
-        lacking = [name for name in names if members[name].report.needs[index] > shares[name]]
-        if lacking:
-            first = max(lacking, key=lambda name: (members[name].report.waiting, name))
-            need = min(limit, members[first].report.needs[index])
-            others = [name for name in names if name != first]
-            rest = fair_shares(limit - need, [members[name].demands[index] for name in others])
-            shares = dict(zip(others, rest, strict=True)) | {first: need if others else limit}
-        return shares[self._member]
+        targets = fair_shares(limit, [self._demand(index, part, len(parts)) for part in parts])
+        free = limit - sum(part.hold for part in parts)
+        if free <= 0 or targets[0] <= hold:
+            return targets[0], hold
+        lacks = [max(0, target - part.hold) for target, part in zip(targets, parts, strict=True)]
+        given = fair_shares(free, [_lack(part, lack) for part, lack in zip(parts, lacks, strict=True)])
+        return targets[0], hold + min(lacks[0], given[0])
 
-    def _more_to_be_had(self, targets: Sequence[int]) -> bool:
-        for index, quota in enumerate(self._quotas):
-            free = quota.limit - sum(peer.report.claims[index] for peer in self._peers.values())
-            if min(targets[index], free) > self._allowances[index]:
-                return True
-        return False
+    def _used(self, index: int, name: str, epoch: int) -> int:
+        """What a member has used in its latest two windows, the larger of both."""
+        counters = self._counters[index]
+        return max(counters.of(epoch - 1).of(name), counters.of(epoch).of(name)) if self._quotas[index].span else 0
 
-    def _unanswered(self, now: float) -> None:
-        """No answer: its share stays as it is. Where it is to go on alone, all the limit is its own after a while."""
-        self._rounds = 0
-        since = now - self._answered_at
-        if self._on_silence is OnSilence.EXPAND and self._answered_at > -math.inf and since > self._silent_after():
-            self._allowances = [quota.limit for quota in self._quotas]
-            self._peers = {}
+    def _demand(self, index: int, part: _Part, count: int) -> Demand:
+        """What counts in its ledger now; where its head waits, as much more as that needs, and a growing step beyond. It
+        would like to have ready what its latest windows used, and a little."""
+        if part.need:
+            even = self._quotas[index].limit // count
+            amount = part.level + max(part.need, part.level // _STEP, even // (2 * _STEP))
+        else:
+            amount = part.level + part.level // (2 * _STEP)
+        used = max(part.used, part.level)
+        reserve = used + used // 4 + 1 - amount
+        return Demand(part.name, amount, reserve, part.need > 0, part.need, -part.since)
+
+
+def _lack(part: _Part, lack: int) -> Demand:
+    return Demand(part.name, lack, need=min(lack, max(0, part.level + part.need - part.hold)), waiting=-part.since)
 
 
 def overspend_bound(limit: int, parts: int) -> int:
     """By how much all members together may exceed ``limit`` in any window, in tokens (or requests), where they have fallen
-    into so many ``parts`` that do not share a board; 0 for one."""
+    into so many ``parts`` (see above); 0 for one."""
     return limit * max(0, parts - 1)
-
-
-_DECODER = msgspec.json.Decoder(_Report)

@@ -1,28 +1,92 @@
 """Max-min fair shares of a limit: nobody gets more than it asks for while somebody else asks for more than it has.
 
-Whole numbers throughout, so nothing is lost or invented by rounding. What nobody asks for is spread evenly on top, so that
-whoever was quiet can begin at once.
+Whole numbers throughout, so nothing is lost or invented by rounding. The limit is handed out in this order:
+
+1. A head that waits for more than its member's fair share gets what it *needs*, in full, and those that have waited longest
+   come first. So a large request is not starved by the small ones of others: what it takes is taken from theirs, for as
+   long as it waits. The first need that does not fit beside the earlier ones ends this: no later one, however small, is put
+   before it. A need only lifts its member's share up to it; it adds nothing to a share that is large enough.
+2. What members *use*: the small amounts in full, the rest is divided evenly among the larger ones.
+3. What they would like to have ready besides (*reserve*), in the same way.
+4. Whatever is left even then, evenly: among the *eager*, who use all they get, or where nobody is, among all. So who was
+   quiet can begin at once.
+
+Where it does not come out even, those whose names come first get one more; of equal names, those that stand first. Everybody
+who knows the same of all computes the same, in whatever order it was heard.
 """
 
 from __future__ import annotations
 
+from bisect import bisect_right
 from collections.abc import Sequence
+from dataclasses import dataclass
 
 
-def fair_shares(limit: int, demands: Sequence[int]) -> list[int]:
+@dataclass(frozen=True, slots=True)
+class Demand:
+    """What one member asks for.
+
+    name: breaks ties. amount: what it uses; ``None`` is unbounded, it uses whatever it gets (and is eager). reserve: what it
+    would like to have besides. eager: whether it comes first where something is left over. need: what the head of its queue
+    costs, where that waits; 0 where nothing does. waiting: for how many seconds it has.
+    A negative number counts as 0, and a need above the limit, which can never be met, as none.
+    """
+
+    name: str = ""
+    amount: int | None = 0
+    reserve: int = 0
+    eager: bool = False
+    need: int = 0
+    waiting: float = 0.0
+
+
+def fair_shares(limit: int, demands: Sequence[Demand | int]) -> list[int]:
     """The share of each of ``demands``, in their order; together exactly ``limit``, where there are any.
 
-    Small demands are met in full; what is left is divided evenly among the larger ones; what is left even then, evenly among
-    all. Where it does not come out even, those that come first get one more. Limit and demands are at least 0; a demand that
-    cannot be too large is written as ``limit``.
+    A number stands for the `Demand` of that amount and nothing else. Raises `ValueError` for a negative limit.
     """
-    shares = [0] * len(demands)
+    if limit < 0:
+        raise ValueError(f"limit: {limit!r} is below 0")
+    asked = [Demand(amount=demand) if isinstance(demand, int) else demand for demand in demands]
+    order = sorted(range(len(asked)), key=lambda number: asked[number].name)
+    shares = _needs(limit, asked, order)
+    shares = _fill(limit, shares, [limit if demand.amount is None else demand.amount for demand in asked], order)
+    shares = _fill(limit, shares, [share + demand.reserve for share, demand in zip(shares, asked, strict=True)], order)
+    eager = [number for number in order if asked[number].eager or asked[number].amount is None]
+    left = limit - sum(shares)
+    for place, number in enumerate(eager or order):
+        shares[number] += left // len(eager or order) + (place < left % len(eager or order))
+    return shares
+
+
+def _needs(limit: int, asked: Sequence[Demand], order: Sequence[int]) -> list[int]:
+    """What is kept for heads that wait."""
+    kept = [0] * len(asked)
     left = limit
-    for taken, number in enumerate(sorted(range(len(demands)), key=demands.__getitem__)):
-        shares[number] = min(demands[number], left // (len(demands) - taken))
-        left -= shares[number]
-    for number in range(len(demands)):
-        extra = -(-left // (len(demands) - number))
-        shares[number] += extra
-        left -= extra
+    for number in sorted(order, key=lambda number: -asked[number].waiting):
+        need = asked[number].need
+        if 0 < need <= limit:
+            if need > left:
+                break
+            kept[number] = need
+            left -= need
+    return kept
+
+
+def _fill(limit: int, least: Sequence[int], wanted: Sequence[int], order: Sequence[int]) -> list[int]:
+    """Raise all from the ``least`` they have to one level, nobody above what it ``wanted``, as far as the limit goes."""
+    bounds = [(low, max(low, high)) for low, high in zip(least, wanted, strict=True)]
+    if sum(high for _, high in bounds) <= limit:
+        return [high for _, high in bounds]
+
+    def shares_at(level: int) -> list[int]:
+        return [low if level < low else min(high, level) for low, high in bounds]
+
+    corners = sorted({corner for pair in bounds for corner in pair})
+    level = corners[bisect_right(corners, limit, key=lambda corner: sum(shares_at(corner))) - 1]
+    rising = [number for number in order if bounds[number][0] <= level < bounds[number][1]]
+    left = limit - sum(shares_at(level))
+    shares = shares_at(level + left // len(rising))
+    for number in rising[: left % len(rising)]:
+        shares[number] += 1
     return shares
