@@ -230,6 +230,7 @@ def test_a_member_that_goes_runs_nothing_and_waits_for_nothing() -> None:
     two.ask(NOW, 1)
     assert two.ask(NOW, 1, running=2, leaves=True) == Taken(0, int(NOW * 1e6), None, 3, (3,), NOW)
     assert one.ask(NOW, 1, running=2).granted == 1
+    assert another(one, "three").ask(NOW, 0, leaves=True).granted == 0
 
 
 def test_a_silent_member_is_forgotten_with_what_it_runs() -> None:
@@ -384,14 +385,19 @@ def test_a_loss_is_noticed_though_others_have_asked_since_and_the_sequence_is_hi
     assert one.ask(NOW, 1).granted == 0
 
 
-def test_a_loss_is_noticed_though_the_last_question_came_again_after_it(one: Member) -> None:
+@pytest.mark.parametrize("others", [0, 10])
+@pytest.mark.parametrize("doubled", [1, 2])
+def test_a_loss_is_noticed_though_a_question_comes_again_after_it(others: int, doubled: int, one: Member) -> None:
     before = deepcopy(one.ledger)
     two = another(one)
     two.ask(NOW, 50)
-    question = one.question(50)
-    one.answered, one.known = 1, one.ledger.take(question, NOW).sequence
+    questions = [one.question(20, answered=0, known=0) for _ in range(2)]
+    one.answered, one.known = 2, [one.ledger.take(question, NOW).sequence for question in questions][-1]
     lost(one, before)
-    assert before.take(question, NOW).granted == 1  # doubled on the way
+    lost(two, before).answered = 0
+    for _ in range(others):
+        two.ask(NOW)
+    assert before.take(questions[doubled - 1], NOW).granted == 1
     assert one.ask(NOW, 1).granted == 0
 
 

@@ -5,6 +5,7 @@ from __future__ import annotations
 import itertools
 import random
 from collections.abc import Callable, Iterator
+from copy import deepcopy
 from typing import Any
 
 import pytest
@@ -132,15 +133,40 @@ class Questions:
         return Correction(slot, changes, number - rng.choice([0, 0, 1, 2]))
 
 
+class Replica:
+    """What a replica knows of a ledger on the server that the newest writes have not reached."""
+
+    def __init__(self, client: redis.Redis, key: str) -> None:
+        self._client = client
+        self._dumps = {name: client.dump(name) for name in keys_of(Take(key, "", ()))}
+
+    def take_over(self) -> None:
+        for name, dump in self._dumps.items():
+            self._client.delete(name)
+            if dump is not None:
+                self._client.restore(name, 0, dump)
+
+
 @settings(max_examples=150)
 @given(seed=st.integers(0, 2**32))
-def test_the_script_answers_as_the_ledger_does(told: Callable[[Take, int], Taken | StoreLost], seed: int) -> None:
-    questions, ledger = Questions(random.Random(seed)), StrictLedger()
+def test_the_script_answers_as_the_ledger_does(
+    told: Callable[[Take, int], Taken | StoreLost], client: redis.Redis, seed: int
+) -> None:
+    rng = random.Random(seed)
+    questions, ledger = Questions(rng), StrictLedger()
+    replicas = [(deepcopy(ledger), Replica(client, questions.key))]
+    fails_over = rng.choice([0.0, 0.05])
     for _ in range(60):
         request, at = questions.next()
         expected = ledger.take(request, at / 1e6)
         assert told(request, at) == expected
         questions.heard(request, expected)
+        if rng.random() < fails_over:
+            replicas.append((deepcopy(ledger), Replica(client, questions.key)))
+        if rng.random() < fails_over:
+            known, replica = rng.choice(replicas)
+            ledger = deepcopy(known)
+            replica.take_over()
 
 
 class Told:

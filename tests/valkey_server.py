@@ -24,8 +24,13 @@ from pathlib import Path
 _PATIENCE = 20.0
 """Seconds that a server has to start."""
 
-_WATCH = "import os, signal, sys; sys.stdin.read(); os.kill(int(sys.argv[1]), signal.SIGKILL)"
-"""Waits for the end of its input, which comes when the process that holds the other end is gone; then kills."""
+_WATCH = """
+import os, shutil, signal, sys
+sys.stdin.read()
+os.kill(int(sys.argv[1]), signal.SIGKILL)
+shutil.rmtree(sys.argv[2], ignore_errors=True)
+"""
+"""Waits for the end of its input, which comes when the process that holds the other end is gone; then kills and clears up."""
 
 
 def server_program() -> str:
@@ -65,7 +70,7 @@ class ValkeyServer:
         log_path = self._folder / "server.log"
         with log_path.open("ab") as log:
             self._process = subprocess.Popen(self._command, stdin=subprocess.DEVNULL, stdout=log, stderr=log)
-        watch = [sys.executable, "-S", "-E", "-c", _WATCH, str(self._process.pid)]
+        watch = [sys.executable, "-S", "-E", "-c", _WATCH, str(self._process.pid), str(self._folder)]
         self._watch = subprocess.Popen(watch, stdin=subprocess.PIPE, stderr=subprocess.DEVNULL)
         gives_up_at = time.monotonic() + _PATIENCE
         while not self._answers():
