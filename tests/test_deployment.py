@@ -13,6 +13,7 @@ from hypothesis import strategies as st
 
 from sansio.budget import Budget, BudgetAction
 from sansio.circuit_breaker import CircuitBreakerConfig
+from sansio.cluster.config import ClusterConfig, SharingMode
 from sansio.deployment import (
     Deployment,
     OpenCircuitPolicy,
@@ -413,6 +414,79 @@ def test_an_engine_hosts_deployments_with_names_of_their_own(deployments: Any, t
 def test_a_session_out_of_range_is_refused(session: Any, told: str) -> None:
     with pytest.raises(ValueError, match=told):
         RemoteEngineConfig((Deployment(name="a", model="gpt-4o"),), session)
+
+
+# ---- the store that processes share -----------------------------------------------------------------------------------
+
+CHAT = Deployment(name="chat", model="gpt-4o")
+STORE = f"redis://:{HIDDEN}@cache.test"
+
+
+def test_where_processes_share_their_limits_a_url_is_enough() -> None:
+    assert RemoteEngineConfig.of(CHAT).shared is None
+    assert RemoteEngineConfig.of(CHAT, "redis://h").shared == ClusterConfig("redis://h")
+    table = {"url": "redis://h", "mode": "escrow"}
+    shared = ClusterConfig("redis://h", mode=SharingMode.ESCROW)
+    assert RemoteEngineConfig.of([CHAT], table) == RemoteEngineConfig((CHAT,), cluster=shared)
+    secret = Secret.from_env("STORE_URL")
+    assert RemoteEngineConfig((CHAT,), cluster=secret).shared == ClusterConfig(secret)
+
+
+def test_a_cluster_given_beside_a_whole_configuration_holds() -> None:
+    session = SessionConfig(refresh_ahead=5.0)
+    whole = RemoteEngineConfig((CHAT,), session, cluster="redis://one")
+    assert RemoteEngineConfig.of(whole) is whole
+    other = RemoteEngineConfig.of(whole, "redis://two")
+    assert other.shared == ClusterConfig("redis://two")
+    assert (other.deployments, other.session) == ((CHAT,), session)
+    assert whole.shared == ClusterConfig("redis://one")
+
+
+@pytest.mark.parametrize(
+    ("cluster", "told"),
+    [
+        (5, r"^cluster: a int is neither a ClusterConfig, nor a mapping, nor a URL"),
+        ("cache.test", r"^cluster: url: does not begin with one of redis://, "),
+        (HIDDEN, r"^cluster: url: does not begin with one of redis://, "),
+        (f"redis://:[{HIDDEN}]@h\n", r"^cluster: url: holds white space"),
+        ({"url": STORE, "mode": "exact"}, r"^cluster: mode: 'exact' is none of 'approximate', 'escrow'"),
+        ({"url": STORE, "local_shar": 0.5}, r"^cluster: unknown key 'local_shar'; did you mean 'local_share'\?"),
+        ({"mode": "escrow"}, r"^cluster: url: is missing"),
+    ],
+)
+def test_a_mistake_about_the_store_is_told_and_its_password_is_not(cluster: Any, told: str) -> None:
+    for refuse in (lambda: RemoteEngineConfig.of(CHAT, cluster), lambda: RemoteEngineConfig((CHAT,), cluster=cluster)):
+        with pytest.raises(ValueError, match=told) as refused:
+            refuse()
+        assert_hidden(refused.value)
+
+
+def test_the_password_of_the_store_shows_in_no_configuration_and_no_mistake_beside_it() -> None:
+    config = RemoteEngineConfig.of(CHAT, STORE)
+    for shown in (repr(config), str(config), repr(config.shared)):
+        assert HIDDEN not in shown and "cache.test" not in shown
+    whole: dict[str, Any] = {"deployments": (CHAT,), "cluster": STORE}
+    beside: list[dict[str, Any]] = [
+        {"deployments": ()},
+        {"deployments": (5,)},
+        {"deployments": (CHAT, CHAT)},
+        {"session": 5},
+    ]
+    for mistake in beside:
+        with pytest.raises(ValueError, match=r"^(deployments|session): ") as refused:
+            RemoteEngineConfig(**(whole | mistake))
+        assert_hidden(refused.value)
+
+
+def test_one_count_for_all_processes_needs_a_store_that_they_share() -> None:
+    strict = Deployment(
+        name="strict", model="gpt-4o", runtime_config={"rate_limits": {"requests_per_minute": 5, "strict": True}}
+    )
+    told = r"^rate_limits\.strict: deployment 'strict' wants one count .*give cluster='redis://…', or leave strict out"
+    for deployments in (strict, [CHAT, strict]):
+        with pytest.raises(ValueError, match=told):
+            RemoteEngineConfig.of(deployments)
+    assert RemoteEngineConfig.of([CHAT, strict], "redis://h").shared is not None
 
 
 def test_a_value_of_the_type_is_passed_through() -> None:
