@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import math
 from collections.abc import Callable
 from dataclasses import replace
 from random import Random
@@ -11,10 +12,18 @@ import pytest
 from hypothesis import given
 from hypothesis import strategies as st
 
-from sansio.cluster.config import ClusterConfig, OnStoreLost, SharingMode
+from sansio.cluster.config import ClusterConfig, OnSilence, OnStoreLost, SharingMode
 from sansio.rate_limit import RateLimits
 from sansio.simulation.cluster import troubles
-from sansio.simulation.cluster.bounds import allowed, counting_spans, longest_delay, refuses_nobody
+from sansio.simulation.cluster.bounds import (
+    allowed,
+    counting_spans,
+    longest_delay,
+    parts,
+    recovery,
+    refuses_nobody,
+    useful_for,
+)
 from sansio.simulation.cluster.catalogue import CLUSTERS, cluster_plan
 from sansio.simulation.cluster.demands import PROFILES, Profile
 from sansio.simulation.cluster.naive_provider import Amounts, NaiveProvider
@@ -214,15 +223,17 @@ def test_dimensions_are_in_the_order_of_the_limiter() -> None:
 def test_what_counts_together_counts_for_a_span_by_the_fastest_clock() -> None:
     slow, fast = replace(PLAN, lives=(Life(0, drift=-0.005), Life(1))), replace(PLAN, lives=(Life(0), Life(1, drift=0.005)))
     assert counting_spans(slow) == pytest.approx([11.0 - 0.002, 11.0 - 0.002], abs=1e-5)
+    strict = replace(PLAN, limits=replace(LIMITS, strict=True))
+    assert counting_spans(strict) == pytest.approx([10.498, 10.498], abs=1e-5)
     assert counting_spans(fast) == pytest.approx([10.998 / 1.005] * 2, abs=1e-5)
 
 
 def test_what_is_withheld_makes_room_for_local_shares() -> None:
     local = replace(PLAN.cluster, on_store_lost=OnStoreLost.LOCAL_SHARE, local_share=0.1, withheld=0.3)
-    assert allowed(replace(PLAN, cluster=local)) == [7 + 2 * 1, 700 + 2 * 100]
+    assert [allowed(replace(PLAN, cluster=local), limit) for limit in (10, 1_001)] == [7 + 2 * 1, 701 + 2 * 101]
     closed = replace(PLAN.cluster, local_share=0.1, withheld=0.3)
-    assert allowed(replace(PLAN, cluster=closed)) == [7, 700]
-    assert allowed(PLAN) == [10, 1_000]
+    assert [allowed(replace(PLAN, cluster=closed), limit) for limit in (10, 1_000)] == [7, 700]
+    assert allowed(PLAN, 1_000) == 1_000
 
 
 def test_the_provider_has_nobody_to_refuse_where_no_more_is_granted_than_it_allows() -> None:
@@ -230,13 +241,47 @@ def test_the_provider_has_nobody_to_refuse_where_no_more_is_granted_than_it_allo
     assert not refuses_nobody(replace(PLAN, error=0.5))
     assert not refuses_nobody(replace(PLAN, bias=1.2))
     approximate = replace(PLAN.cluster, mode=SharingMode.APPROXIMATE)
-    assert not refuses_nobody(replace(PLAN, cluster=approximate))
-    assert refuses_nobody(replace(PLAN, cluster=approximate, limits=replace(LIMITS, strict=True)))
+    assert refuses_nobody(replace(PLAN, cluster=approximate))
+    alone = replace(approximate, on_silence=OnSilence.EXPAND)
+    assert not refuses_nobody(replace(PLAN, cluster=alone))
+    assert refuses_nobody(replace(PLAN, cluster=alone, limits=replace(LIMITS, strict=True)))
     local = replace(PLAN.cluster, on_store_lost=OnStoreLost.LOCAL_SHARE, local_share=0.1)
     assert not refuses_nobody(replace(PLAN, cluster=local))
 
 
+def test_who_shares_no_board_is_a_part_by_itself() -> None:
+    split = Partition(0, 1.0, 5.0, ((0,), (1,)), split=True)
+    approximate = replace(PLAN, cluster=replace(PLAN.cluster, mode=SharingMode.APPROXIMATE), troubles=(split,))
+    assert parts(approximate) == 3
+    assert parts(replace(approximate, troubles=(replace(split, split=False),))) == 1
+    assert parts(replace(PLAN, troubles=(split,))) == 1
+    assert parts(replace(approximate, limits=replace(LIMITS, strict=True))) == 1
+    assert allowed(approximate, 100) == 300
+
+
+def test_who_goes_on_alone_is_a_part_until_what_it_granted_has_left() -> None:
+    alone = replace(PLAN.cluster, mode=SharingMode.APPROXIMATE, on_silence=OnSilence.EXPAND)
+    lives = (Life(0), Life(1), Life(2, 14.0), Life(3, 50.0))
+    plan = replace(PLAN, cluster=alone, lives=lives, troubles=(Killed(0, 2.0, 0), Leaves(1, 20.0, 1)))
+    assert parts(plan) == 2
+    assert parts(replace(plan, troubles=(Killed(0, 4.0, 0), Leaves(1, 20.0, 1)))) == 3
+
+
+def test_what_was_answered_is_of_use_for_a_lease() -> None:
+    assert useful_for(replace(PLAN, cluster=replace(PLAN.cluster, lease=7.0))) == 7.0
+    assert useful_for(replace(PLAN, limits=replace(LIMITS, strict=True))) == 0.5
+    alone = replace(PLAN.cluster, mode=SharingMode.APPROXIMATE, on_silence=OnSilence.EXPAND)
+    assert useful_for(replace(PLAN, cluster=alone)) == math.inf
+
+
+def test_all_that_anybody_held_is_of_use_again_after_its_lease_and_a_span() -> None:
+    plan = replace(PLAN, cluster=replace(PLAN.cluster, lease=7.0, interval=0.5, store_timeout=2.0))
+    assert recovery(plan) == pytest.approx(18.0 * 1.03 + 5.0 + 6.0)
+    assert recovery(replace(plan, limits=replace(LIMITS, strict=True))) == pytest.approx(22.0 + 10.0 + 3.0 + 6.0)
+
+
 def test_two_that_were_granted_a_span_apart_never_arrive_in_one_window() -> None:
-    delay = longest_delay(10.0, 1.0, [0.005, -0.005])
+    delay = longest_delay(LIMITS, [0.005, -0.005])
     assert delay == pytest.approx(10.998 / 1.005 - 10.0, abs=1e-5)
-    assert longest_delay(10.0, 0.0, [0.0]) == 0.0
+    assert longest_delay(replace(LIMITS, strict=True), [0.0]) == pytest.approx(0.498, abs=1e-5)
+    assert longest_delay(replace(LIMITS, delivery_guard=0.0), [0.0]) == 0.0

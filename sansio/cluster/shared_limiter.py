@@ -59,6 +59,11 @@ class SharedRateLimiter(RateLimiter):
         self._allowed_until = -math.inf
         self._allow(-math.inf)
 
+    @property
+    def member(self) -> Member:
+        """This process's part."""
+        return self._member
+
     # ---- a limiter ----------------------------------------------------------------------------------------------------
 
     def reserve(self, requests: int, input_tokens: int, output_tokens: int, now: float) -> Permit | Wait | LimitExceeded:

@@ -51,9 +51,9 @@ def cluster_plan(scenario: str, seed: int) -> ClusterPlan:
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(CLUSTERS)}"
         raise ValueError(f"scenario: {scenario!r} is unknown; {hint}")
     rng = chance(seed, "cluster", scenario)
-    tokens, per_window = rng.choice((20, 100, 1000)), rng.choice((150, 300, 600))
-    limits = _limits(rng, tokens, per_window, found.strict)
     count = rng.choice((2, 2, 3, 3, 4, 5, 6, 8, 12, 16, 32))
+    tokens, per_window = rng.choice((20, 100, 1000)), max(40 * count, rng.choice((150, 300, 600)))
+    limits = _limits(rng, tokens, per_window, found.strict)
     cluster = _configured(rng, found, limits, count)
     span = limits.window + limits.delivery_guard
     seconds = rng.uniform(6.0, 12.0) * span
@@ -80,7 +80,7 @@ def cluster_plan(scenario: str, seed: int) -> ClusterPlan:
         struck += kind(rng, scene, lives) if maybe(rng, 0.5) else []
     for weather in (trouble.bad_ways, trouble.gone_stores):
         struck += weather(rng, scene) if maybe(rng, 0.6) else []
-    delay = longest_delay(limits.window, limits.delivery_guard, [life.drift for life in lives])
+    delay = longest_delay(limits, [life.drift for life in lives])
     return ClusterPlan(
         scenario=scenario,
         seed=seed,
@@ -109,7 +109,7 @@ def _limits(rng: Random, tokens: int, per_window: int, strict: bool) -> RateLimi
         input_tokens_per_minute=narrow * tokens // 2 if kind == 4 else None,
         output_tokens_per_minute=wide * tokens // 2 if kind == 4 else None,
         concurrent_requests=max(8, per_window // 4) if kind == 5 or maybe(rng, 0.2) else None,
-        burst=max(1, narrow // 3) if kind in (0, 2, 5) and maybe(rng, 0.2) else None,
+        burst=max(1, narrow // 3) if kind == 0 and maybe(rng, 0.5) else None,
         delivery_guard=window * rng.uniform(0.03, 0.12),
         window=window,
         strict=strict,
@@ -118,7 +118,7 @@ def _limits(rng: Random, tokens: int, per_window: int, strict: bool) -> RateLimi
 
 def _configured(rng: Random, found: ClusterScenario, limits: RateLimits, count: int) -> ClusterConfig:
     """How the processes share. Where there are many, they ask less often."""
-    local = maybe(rng, 0.25) and limits.concurrent_requests is None
+    local = maybe(rng, 0.25) and limits.concurrent_requests is None and limits.burst is None
     return ClusterConfig(
         _URL,
         mode=found.mode,
@@ -126,7 +126,9 @@ def _configured(rng: Random, found: ClusterScenario, limits: RateLimits, count: 
         local_share=0.02 if local else 0.0,
         withheld=rng.choice((0.1, 0.5)) if local else 0.0,
         on_silence=rng.choice(list(OnSilence)),
-        interval=limits.window / rng.choice((15.0, 30.0)) if count > 6 or maybe(rng, 0.5) else None,
+        interval=limits.window / rng.choice((8.0, 15.0, 30.0) if count <= 6 else (4.0, 8.0))
+        if count > 6 or maybe(rng, 0.5)
+        else None,
         lease=limits.window * rng.choice((0.25, 1.0)) if maybe(rng, 0.4) else None,
         store_timeout=limits.window * rng.choice((0.05, 0.25)),
     )

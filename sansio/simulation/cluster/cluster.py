@@ -17,6 +17,8 @@ from ...secret import Secret
 from ...sharing import build_roster
 from ..world.clock import VirtualClock, chance
 from ..world.shared_store import SharedStore, StoreConditions, StoreWay
+from .bounds import useful_for
+from .counters import CounterModel
 from .judge import ClusterJudge
 from .plan import (
     BadWay,
@@ -44,10 +46,10 @@ Thing = TypeVar("Thing")
 class Cluster:
     """All of it. Nothing happens by itself: whoever holds it moves its ``clock``."""
 
-    def __init__(self, plan: ClusterPlan, judge: ClusterJudge) -> None:
+    def __init__(self, plan: ClusterPlan, judge: ClusterJudge, counters: CounterModel) -> None:
         self.clock = VirtualClock()
         self.store = SharedStore()
-        self.traffic = Traffic(plan, self.clock, judge)
+        self.traffic = Traffic(plan, self.clock, judge, counters)
         self.processes: dict[int, Process] = {}
         self.healed_at: float | None = None
         self._plan = plan
@@ -90,9 +92,8 @@ class Cluster:
         way = StoreWay(self.clock, self.store, chance(plan.seed, "way", number), timeout=timeout)
         self._ways[number] = way
         self._rearrange()
-        lease = plan.cluster.lease_for(plan.limits.window)
         rng = chance(plan.seed, "life", number)
-        self.processes[number] = Process(life, self.clock, group, way, self.traffic, rng, lease)
+        self.processes[number] = Process(life, self.clock, group, way, self.traffic, rng, useful_for(plan))
 
     def _ask(self, demand: Demand, until: float, rng: Random) -> None:
         """One comes, and the next later."""

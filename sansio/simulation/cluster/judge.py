@@ -11,13 +11,13 @@
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
+from collections.abc import Callable, Sequence
 from typing import Final
 
 from ...batch import TokenUsage
-from ...cluster.config import OnStoreLost
 from ...rate_limit import Permit
 from ..judge.violation import InvariantViolated
+from .bounds import local_share
 from .naive_provider import Amounts
 from .plan import ClusterPlan
 from .process import Process
@@ -32,7 +32,7 @@ _GRAIN: Final = 1e-6
 class Grant:
     """One request that was let go. held: what it was charged for each dimension, before anything was known of its use."""
 
-    __slots__ = ("exact", "held", "kept", "life", "over", "together")
+    __slots__ = ("exact", "held", "kept", "late", "life", "over", "together")
 
     def __init__(self, life: int, held: Sequence[int]) -> None:
         self.life = life
@@ -42,37 +42,41 @@ class Grant:
         """Its entries in the tallies of all processes, and in those of its own."""
         self.exact: list[Entry] = []
         self.kept: list[Entry] = []
+        self.late: list[Entry] = []
 
 
 class _Books:
     """What one process was charged, by its own clock: what counts in a span, and what may still be held."""
 
-    __slots__ = ("exact", "kept", "running")
+    __slots__ = ("exact", "kept", "late", "running")
 
     def __init__(self, dimensions: Sequence[Dimension]) -> None:
         self.exact = [Tally(each.span) for each in dimensions]
         self.kept = [Tally(each.span * _HELD_LONGER + _GRAIN) for each in dimensions]
+        self.late = [Tally(each.span) for each in dimensions]
         self.running = 0
 
 
 class ClusterJudge:
     """Hears of every grant and of its end.
 
-    spans, allowed: for how long what is granted counts for all processes together, and how much may; for each dimension.
+    spans: for how long what is granted counts for all processes together, for each dimension. allowed: how much of a limit
+    may be granted then.
     """
 
-    def __init__(self, plan: ClusterPlan, spans: Sequence[float], allowed: Sequence[int]) -> None:
-        limits, cluster = plan.limits, plan.cluster
+    def __init__(self, plan: ClusterPlan, spans: Sequence[float], allowed: Callable[[int], int]) -> None:
+        limits = plan.limits
         self.dimensions = dimensions_of(limits)
         self.most = [0] * len(self.dimensions)
         """The most that a span ever held."""
         self.grants = self.running = self.most_running = 0
-        self._allowed = list(allowed)
-        self._at_a_time = limits.concurrent_requests
+        self._allowed = [allowed(each.limit) for each in self.dimensions]
+        at_a_time = limits.concurrent_requests
+        self._at_a_time = math.inf if at_a_time is None else allowed(at_a_time)
         self._together = [Tally(span) for span in spans]
         self._books: dict[int, _Books] = {}
-        local = cluster.local_share if cluster.on_store_lost is OnStoreLost.LOCAL_SHARE else 0.0
-        self._local = [int(each.limit * local) for each in self.dimensions]
+        self._strict = limits.strict
+        self._local = [local_share(plan, each.limit) for each in self.dimensions]
 
     # ---- what happens -------------------------------------------------------------------------------------------------
 
@@ -92,7 +96,7 @@ class ClusterJudge:
             grant.together.append(self._together[index].add(at, amount))
             grant.exact.append(books.exact[index].add(its_at, amount))
             grant.kept.append(books.kept[index].add(its_at, amount))
-        self._check_lease(process, its_at, books)
+        self._check_lease(process, its_at, books, grant)
         self._check_sums(at)
         return grant
 
@@ -127,6 +131,8 @@ class ClusterJudge:
             self._together[index].edit(grant.together[index], min(grant.held[index], amount))
             books.exact[index].edit(grant.exact[index], amount)
             books.kept[index].edit(grant.kept[index], amount)
+            if grant.late:
+                books.late[index].edit(grant.late[index], amount)
 
     # ---- what must hold -----------------------------------------------------------------------------------------------
 
@@ -140,15 +146,17 @@ class ClusterJudge:
                     more = "" if self._allowed[index] == dimension.limit else f" (with its bound {self._allowed[index]})"
                     raise InvariantViolated(8, f"{total} in a span, of {dimension.field}={dimension.limit}{more}")
         self.most_running = max(self.most_running, self.running)
-        if self._at_a_time is not None and self.running > self._at_a_time:
-            raise InvariantViolated(8, f"{self.running} at a time, of concurrent_requests={self._at_a_time}")
+        if self.running > self._at_a_time:
+            raise InvariantViolated(8, f"{self.running} at a time, of concurrent_requests, and {self._at_a_time} may")
 
-    def _check_lease(self, process: Process, its_at: float, books: _Books) -> None:
+    def _check_lease(self, process: Process, its_at: float, books: _Books, grant: Grant) -> None:
         """Past its lease a process grants nothing, or no more than brings its own ledger to the local share."""
         late = its_at - process.leased_until
         if late < 0:
             return
-        for index, tally in enumerate(books.exact):
+        if self._strict:  # what was taken from the store does not count for the local share
+            grant.late = [books.late[index].add(its_at, amount) for index, amount in enumerate(grant.held)]
+        for index, tally in enumerate(books.late if self._strict else books.exact):
             if (counts := tally.at(its_at)) > self._local[index]:
                 when = "that never had a lease" if late == math.inf else f"{late:.6f} s past its lease"
                 field = self.dimensions[index].field
@@ -161,6 +169,8 @@ class ClusterJudge:
         snapshot = process.limiter.snapshot(its_now)
         if snapshot.in_flight != books.running:
             raise InvariantViolated(10, f"life {life} counts {snapshot.in_flight} of {books.running} in flight")
+        if self._strict:
+            return  # it tells of all processes
         levels = (snapshot.requests, snapshot.tokens, snapshot.input_tokens, snapshot.output_tokens)
         for index, dimension in enumerate(self.dimensions):
             level = levels[dimension.kind]

@@ -16,7 +16,7 @@ from random import Random
 from typing import Protocol
 
 from ...cluster.exchanging import Exchanging
-from ...cluster.store import StoreLost, StoreReply, StoreRequest, Swap, Swapped
+from ...cluster.store import Published, StoreLost, StoreReply, StoreRequest, Swap, Swapped
 from ...lane import Group
 from ...rate_limit import Permit, RateLimiter, Wait
 from ..judge.violation import InvariantViolated
@@ -51,9 +51,18 @@ class Observer(Protocol):
         """A request was let go, just now."""
         ...
 
+    def asks(self, process: Process) -> None:
+        """It is about to put a question to the store."""
+        ...
+
+    def heard(self, process: Process) -> None:
+        """It has taken an answer."""
+        ...
+
 
 class Process:
-    """One life. group: with its limiter. Nothing happens any more once it is ``dead``."""
+    """One life. group: with its limiter. lease: seconds after a question that what was answered may be used. Nothing happens
+    any more once it is ``dead``."""
 
     def __init__(
         self, life: Life, clock: VirtualClock, group: Group, way: StoreWay, observer: Observer, rng: Random, lease: float
@@ -66,9 +75,9 @@ class Process:
         self.dead = False
         self.wall = life.wall
         self.leased_until = -math.inf
-        """By its own clock: a lease after it last put a question that was answered, if it lives by leases."""
+        """By its own clock: a lease after it last put a question that was answered."""
         self._surely_until = -math.inf
-        """The same, of the last question that the store did what it was asked."""
+        """The same, where the store did what it was asked: until then a promise depends on nobody else."""
         self.seen = -math.inf
         """The latest instant that its limiter was told."""
         self.front_since = 0.0
@@ -219,6 +228,7 @@ class Process:
         ask_at, now = self._shared.exchange_at(), self.now()
         if ask_at is not None and ask_at <= now:
             self._promise = None
+            self._observer.asks(self)
             question = self._shared.exchange(self.read(), self.unix_now())
             self._ask(question, now)
 
@@ -234,6 +244,7 @@ class Process:
         if self._said_farewell:
             return
         self._shared.exchanged(reply, self.read(), self.unix_now())
+        self._observer.heard(self)
         if self._leaves:
             self._bid_farewell()
         else:
@@ -245,7 +256,7 @@ class Process:
             return
         until = self._asked_at + self._lease
         self.leased_until = max(self.leased_until, until)
-        if not isinstance(reply, Swapped) or reply.done:
+        if isinstance(reply, Published) or (isinstance(reply, Swapped) and reply.done):
             self._surely_until = max(self._surely_until, until)
         self._question = None
 

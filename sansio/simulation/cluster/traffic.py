@@ -10,6 +10,7 @@ from typing import Final
 from ...batch import TokenUsage
 from ...rate_limit import Permit
 from ..world.clock import VirtualClock, chance
+from .counters import CounterModel
 from .judge import ClusterJudge, Grant
 from .naive_provider import Amounts, NaiveProvider
 from .plan import ClusterPlan, Demand
@@ -33,7 +34,7 @@ _HINTED: Final = 0.5
 class Traffic:
     """The requests of one cluster."""
 
-    def __init__(self, plan: ClusterPlan, clock: VirtualClock, judge: ClusterJudge) -> None:
+    def __init__(self, plan: ClusterPlan, clock: VirtualClock, judge: ClusterJudge, counters: CounterModel) -> None:
         self.provider = NaiveProvider(plan.limits)
         self.made = 0
         self.refusals: list[str] = []
@@ -42,6 +43,7 @@ class Traffic:
         self._plan = plan
         self._clock = clock
         self._judge = judge
+        self._counters = counters
         self._fates: dict[int, Random] = {life.number: chance(plan.seed, "fates", life.number) for life in plan.lives}
         self._under_way: dict[int, set[Grant]] = {life.number: set() for life in plan.lives}
         limits = plan.limits
@@ -67,12 +69,21 @@ class Traffic:
         life, rng = process.life.number, self._fates[process.life.number]
         self._note("grant", life, request.estimate)
         grant = self._judge.granted(process, permit, request.estimate, clock.now)
+        self._counters.granted(life, grant.held)
         self._under_way[life].add(grant)
         delay = plan.delay * rng.random()
         if rng.random() < _NOT_SENT:
             clock.call_later(delay, partial(process.do, partial(self._not_sent, process, permit, grant)))
         else:
             clock.call_later(delay, partial(self._arrives, process, request, permit, grant))
+
+    def asks(self, process: Process) -> None:
+        """It is about to put a question to the store."""
+        self._counters.asks(process)
+
+    def heard(self, process: Process) -> None:
+        """It has taken an answer."""
+        self._counters.heard(process)
 
     def killed(self, process: Process) -> None:
         """What it had under way is not waited for any more."""
