@@ -86,6 +86,7 @@ from .events import (
     Tick,
 )
 from .exchange import AttemptOutcome, Exchange, ExchangeConfig
+from .gcounter import GCounter
 from .http import END, EndOfResponse, HttpEvent, HttpRequest, Origin, ResponseHead, Timeouts
 from .http1 import Http1Connection
 from .http2 import Http2Connection
@@ -98,6 +99,7 @@ from .retry import Attempt, GiveUp, Retry, RetryBudget, RetryDecision, RetryEngi
 from .secret import Credential, CredentialProvider, Secret, StaticApiKey
 from .session import RemoteSession, SessionConfig, SessionRebuildCause, SessionSnapshot
 from .sse import SseChunk, SseDecoder, SseLimitExceeded
+from .strict_limiter import StrictRateLimiter
 from .switchboard import Switchboard, Todo
 from .token_bucket import TokenBucket
 from .trace import describe, trace_line
@@ -151,6 +153,7 @@ __all__ = [
     "ExchangeConfig",
     "ExecuteBatch",
     "Forbidden",
+    "GCounter",
     "GiveUp",
     "Grant",
     "HeadReceived",
@@ -219,6 +222,7 @@ __all__ = [
     "StoreReport",
     "StreamDecoder",
     "StreamInterrupted",
+    "StrictRateLimiter",
     "Switchboard",
     "TextPart",
     "Tick",

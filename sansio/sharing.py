@@ -10,29 +10,25 @@ from __future__ import annotations
 import hashlib
 import random
 from collections.abc import Hashable, Mapping, Sequence
-from dataclasses import dataclass, field, replace
+from dataclasses import dataclass, field
 from typing import Final, TypeVar
 
 from .budget import BudgetLedger
 from .circuit_breaker import CircuitBreaker, CircuitBreakerConfig
-from .cluster.config import ClusterConfig, SharingMode
-from .cluster.member import Member
+from .cluster.config import ClusterConfig
+from .cluster.limiters import limiter_of
 from .cluster.shared_circuit import SharedCircuit
 from .cluster.shared_limiter import SharedRateLimiter
 from .deployment import Deployment, OpenCircuitPolicy, RemoteEngineConfig
 from .exchange import ExchangeConfig
 from .lane import Circuit, Group, Lane, Link, SessionSlot
 from .queue import RequestQueue
-from .rate_limit import RateLimiter, RateLimits, quotas_of
+from .rate_limit import RateLimits
 from .retry import RetryBudget, RetryEngine
 from .session import RemoteSession
+from .strict_limiter import StrictRateLimiter
 
 Value = TypeVar("Value")
-
-_DOUBT: Final = 0.3
-"""How far off (one standard deviation) the estimates of codecs are taken to be before any is settled, where the promise is
-that many processes together never exceed a limit: that of estimates anywhere between half and one and a half of the truth. A
-process by itself believes them: what it gets wrong, a 429 and its own ledger put right."""
 
 _MEMBER_BITS: Final = 64
 
@@ -78,9 +74,9 @@ def build_roster(config: RemoteEngineConfig, fingerprints: Mapping[str, str], rn
         circuit_key, key = _circuit_key(deployment), _key(deployment, fingerprints)
         group = groups.get(group_key)
         if group is None:
-            limiter = _limiter_of(limits[group_key], config.shared, _shared_key(deployment, fingerprints), member)
+            limiter = limiter_of(limits[group_key], config.shared, _shared_key(deployment, fingerprints), member)
             group = groups[group_key] = Group(len(roster.groups), limiter)
-            if isinstance(limiter, SharedRateLimiter):
+            if isinstance(limiter, SharedRateLimiter | StrictRateLimiter):
                 group.link = Link(len(roster.links), limiter, group.lanes)
                 roster.links.append(group.link)
             roster.groups.append(group)
@@ -135,47 +131,6 @@ def _key(deployment: Deployment, fingerprints: Mapping[str, str]) -> Hashable:
 
 def _limiter_key(deployment: Deployment, fingerprints: Mapping[str, str]) -> Hashable:
     return deployment.codec().provider, _key(deployment, fingerprints), deployment.model
-
-
-def _limiter_of(limits: RateLimits, cluster: ClusterConfig | None, key: str, member: str) -> RateLimiter:
-    """The limiter of one key: this process's alone, or its part in what several share."""
-    quotas = quotas_of(limits)
-    if cluster is None or not quotas:
-        return RateLimiter(limits)
-    from .cluster.approximate import ApproximateMember
-    from .cluster.escrow import EscrowMember
-    from .strict_limiter import StrictRateLimiter
-
-    key = f"{cluster.prefix}:{{{key}}}"  # the braces keep it on one node of a clustered store
-    if limits.strict:
-        return StrictRateLimiter(
-            limits,
-            key=key,
-            member=member,
-            store_timeout=cluster.store_timeout,
-            on_store_lost=cluster.on_store_lost,
-            local_share=cluster.local_share,
-            withheld=cluster.withheld,
-            doubt=_DOUBT,
-        )
-    handed_out = [replace(quota, limit=quota.limit - int(quota.limit * cluster.withheld)) for quota in quotas]
-    interval, lease = cluster.interval_for(limits.window), cluster.lease_for(limits.window)
-    part: Member
-    if cluster.mode is SharingMode.ESCROW:
-        part = EscrowMember(handed_out, key=key, member=member, interval=interval, lease=lease)
-    else:
-        part = ApproximateMember(
-            handed_out,
-            key=key,
-            member=member,
-            window=limits.window,
-            interval=interval,
-            lease=lease,
-            on_silence=cluster.on_silence,
-        )
-    return SharedRateLimiter(
-        limits, part, on_store_lost=cluster.on_store_lost, local_share=cluster.local_share, doubt=_DOUBT
-    )
 
 
 def _shared_key(deployment: Deployment, fingerprints: Mapping[str, str]) -> str:
