@@ -197,7 +197,9 @@ class RemoteEngine(EngineFront["TokenStream", Client]):
             self.tell(SessionReport(order.session, order.refresh_id, result))
 
 
-def _store_for(shared: ClusterConfig, deliver: Callable[[tuple[int, int], StoreReply], None]) -> StoreThread[tuple[int, int]]:
+def _store_for(
+    shared: ClusterConfig, deliver: Callable[[tuple[int, int], StoreReply], None]
+) -> StoreThread[tuple[int, int]]:
     from drivers.shared_store.store_thread import StoreThread  # only who shares needs its client
 
     return StoreThread(shared, deliver)
