@@ -250,6 +250,19 @@ def test_what_nobody_asks_for_any_more_is_forgotten_by_the_server(client: redis.
         assert 2 * 75_000 < client.pttl(key) < 2 * 76_000
 
 
+def test_slots_that_were_never_charged_are_looked_at_once(
+    client: redis.Redis, told: Callable[[Take, int], Taken | StoreLost]
+) -> None:
+    both = Told(told, Quota("tokens_per_minute", 9, 10.0))
+    both.ask("one", EPOCH, (1,))
+    both.ask("one", EPOCH + 9_000_000, (9,))
+    both.ask("one", EPOCH + 12_000_000, (9,))
+    client.config_resetstat()
+    for step in range(10):
+        assert both.ask("one", EPOCH + 12_001_000 + step, (9,)).granted == 0
+    assert client.info("commandstats")["cmdstat_hmget"]["calls"] <= 10 * 2 + 5
+
+
 def test_another_thing_at_the_key_is_an_error_and_grants_nothing(client: redis.Redis) -> None:
     request = Take("other", "one", (Quota("tokens_per_minute", 10, 60.0),), ((4,),))
     client.set(keys_of(request)[0], "something else")

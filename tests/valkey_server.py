@@ -30,7 +30,7 @@ sys.stdin.read()
 os.kill(int(sys.argv[1]), signal.SIGKILL)
 shutil.rmtree(sys.argv[2], ignore_errors=True)
 """
-"""Waits for the end of its input, which comes when the process that holds the other end is gone; then kills and clears up."""
+"""Waits for the end of its input, which comes when the process that holds the other end is gone; then clears up."""
 
 
 def server_program() -> str:
