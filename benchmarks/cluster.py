@@ -24,15 +24,14 @@ from sansio.simulation import MockProvider, ProviderLimits
 
 _TOKENS_A_REQUEST = 60
 _LOG = 1_000_000
-_GUARD_SHARE = 0.025
-"""Of the window: how much is granted later than need be, so that what arrives late is not too early."""
 
 
 @dataclass(frozen=True, slots=True)
 class Run:
     """What is done. The tokens are what limits; requests have the same limit, in their number, with some room.
 
-    mode: ``strict``, ``escrow`` or ``approximate``. tokens: the limit in each window of ``window`` seconds. stop_store: for
+    mode: ``strict``, ``escrow`` or ``approximate``. tokens: the limit in each window of ``window`` seconds. guard: the
+    delivery guard, as a part of the window. stop_store: for
     so many seconds, from a third of the time on, the store answers nothing; restart_store: it is killed, comes back empty.
     """
 
@@ -42,6 +41,7 @@ class Run:
     window: float = 10.0
     tokens: int = 120_000
     callers: int = 40
+    guard: float = 0.025
     kill_one: bool = False
     stop_store: float = 0.0
     restart_store: float = 0.0
@@ -72,7 +72,7 @@ def run(plan: Run) -> Outcome:
         "tokens_per_minute": plan.tokens,
         "requests_per_minute": plan.tokens * 2 // _TOKENS_A_REQUEST,
         "window": plan.window,
-        "delivery_guard": plan.window * _GUARD_SHARE,
+        "delivery_guard": plan.window * plan.guard,
     }
     provider_limits = ProviderLimits(limits["requests_per_minute"], plan.tokens, plan.window)
     provider = MockProvider(limits=provider_limits, first_byte_delay=0.0, token_delay=0.0, log_size=_LOG)
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.cluster", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("--mode", choices=("strict", "escrow", "approximate"), default="escrow")
-    for name in ("seconds", "window", "stop-store", "restart-store"):
+    for name in ("seconds", "window", "guard", "stop-store", "restart-store"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Run(), name.replace("-", "_")))
     for name in ("processes", "tokens", "callers"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Run(), name))
