@@ -159,14 +159,14 @@ class SharedRateLimiter(RateLimiter):
         return [Holding(*each) for each in zip(levels, self._needs, self._totals, strict=True)]
 
     def _lacking(self, requests: int, input_tokens: int, output_tokens: int, now: float) -> list[int]:
-        """What the head costs, in each dimension in which a larger allowance would let it in, or in earlier; else 0."""
+        """The head's cost (at least 1), in each dimension in which a larger allowance would let it in, or earlier; else 0."""
         costs = self._charged(requests, input_tokens, output_tokens)
         needs: list[int] = []
         for dimension in self._dimensions:
             ledger, cost = dimension.ledger, costs[dimension.kind]
             lacks = ledger.limit < dimension.limit and ledger.earliest(cost, now) > now
-            needs.append(cost if lacks else 0)
+            needs.append(max(1, cost) if lacks else 0)
         if self._at_a_time is not None:
             lacks = self._concurrent < self._at_a_time and self._in_flight + requests > self._concurrent
-            needs.append(requests if lacks else 0)
+            needs.append(max(1, requests) if lacks else 0)
         return needs
