@@ -159,7 +159,7 @@ class SharedRateLimiter(RateLimiter):
         return [Holding(*each) for each in zip(levels, self._needs, self._totals, strict=True)]
 
     def _lacking(self, requests: int, input_tokens: int, output_tokens: int, now: float) -> list[int]:
-        """The head's cost (at least 1), in each dimension in which a larger allowance would let it in, or earlier; else 0."""
+        """The head's cost (at least 1), in each dimension in which a larger allowance would let it in earlier; else 0."""
         costs = self._charged(requests, input_tokens, output_tokens)
         needs: list[int] = []
         for dimension in self._dimensions:
