@@ -6,9 +6,11 @@ import re
 import subprocess
 import sys
 from collections.abc import Iterator
+from contextlib import ExitStack
 from pathlib import Path
 
 import pytest
+from valkey_server import valkey_server
 
 from drivers.mock_provider import ThreadedMockServer, serve_in_thread
 from sansio.circuit_breaker import TRANSITIONS
@@ -16,6 +18,7 @@ from sansio.simulation import MockProvider
 
 ROOT = Path(__file__).resolve().parent.parent
 OPENAI = "https://api.openai.com/v1"
+STORE = "redis://127.0.0.1:6379"
 
 
 def blocks(document: str, language: str) -> list[str]:
@@ -48,10 +51,20 @@ def test_the_readme_has_an_example_for_each_driver() -> None:
         assert f"from drivers.{driver} import RemoteEngine" in text
 
 
-@pytest.mark.parametrize("number", range(len(blocks("README.md", "python"))))
-def test_every_example_of_the_readme_runs(number: int, server: ThreadedMockServer) -> None:
-    code = blocks("README.md", "python")[number].replace(OPENAI, f"{server.url}/v1")
-    printed = run(code, OPENAI_API_KEY="test-key")
+EXAMPLES = [
+    pytest.param(code, id=f"{document}-{number}")
+    for document in ("README.md", "docs/rate_limits.md")
+    for number, code in enumerate(blocks(document, "python"))
+]
+
+
+@pytest.mark.parametrize("code", EXAMPLES)
+def test_every_example_runs(code: str, server: ThreadedMockServer) -> None:
+    with ExitStack() as stack:
+        code = code.replace(OPENAI, f"{server.url}/v1")
+        if STORE in code:
+            code = code.replace(STORE, stack.enter_context(valkey_server()).url)
+        printed = run(code, OPENAI_API_KEY="test-key")
     assert "w1 w2" in printed or "hello" in printed
 
 
