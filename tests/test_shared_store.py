@@ -216,6 +216,7 @@ def test_an_entry_of_a_later_time_grows_old_from_now_on(valkey: Valkey, way: Ope
     assert isinstance(first, Published) and isinstance(second, Published)
     assert first.reports["other"] == (0.0, b"x")
     assert second.reports["other"][0] == pytest.approx(second.unix_now - first.unix_now, abs=1e-6)
+    assert reports(store.execute(Publish(BOARD, "other", b"late", 60.0, 0))) == {"me": b"mine", "other": b"x"}
 
 
 @pytest.mark.parametrize(

@@ -113,7 +113,7 @@ def _time(seconds: object, microseconds: object) -> float:
 
 def _number(value: object) -> int:
     """A whole number of at least 0, as a script gives it: an integer, or its digits."""
-    if isinstance(value, bytes) and value.isdigit() and len(value) <= len(str(_MOST)):
+    if isinstance(value, bytes) and value.isdigit():
         value = int(value)
     if isinstance(value, int) and 0 <= value <= _MOST:
         return value

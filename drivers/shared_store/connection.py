@@ -12,6 +12,7 @@ from __future__ import annotations
 
 import contextlib
 import importlib
+from collections.abc import AsyncGenerator
 from typing import Any
 
 from .address import StoreAddress
@@ -95,31 +96,22 @@ class StoreConnection:
 
     async def open(self) -> None:
         """Connect, and say who asks. Broken off or failed, it is hung up."""
-        try:
+        async with self._one_step():
             await self._redis.connect()
-        except BaseException:
-            await self.hang_up()
-            raise
 
     async def is_fit(self) -> bool:
         """Whether it can be used again: the server has neither left since the last answer, nor said anything more.
 
         Where it cannot, it is hung up.
         """
+        reader = getattr(self._redis, "_reader", None)
         try:
-            if self._has_ended() or await self._has_more():
-                await self.hang_up()
-                return False
-        except BaseException as error:
-            await self.hang_up()
-            if not isinstance(error, Exception):
-                raise
+            async with self._one_step():
+                if reader is None or reader.exception() is not None or await self._has_more():
+                    raise ConnectionError
+        except Exception:
             return False
         return True
-
-    def _has_ended(self) -> bool:
-        reader = getattr(self._redis, "_reader", None)
-        return reader is None or reader.exception() is not None or reader.at_eof()
 
     async def _has_more(self) -> bool:
         """Whether there are bytes that nobody asked for: not read yet, or read by redis-py's parser with an answer."""
@@ -130,11 +122,16 @@ class StoreConnection:
 
     async def ask(self, command: Command) -> object:
         """A script's answer. Raises redis-py's errors and `OSError`. Broken off or failed, the connection is hung up."""
-        try:
+        async with self._one_step():
             try:
                 return await self._send("EVALSHA", command.script.digest, command)
             except self._no_script:  # a new server, or one that has forgotten its scripts: it has done nothing
                 return await self._send("EVAL", command.script.text, command)
+
+    @contextlib.asynccontextmanager
+    async def _one_step(self) -> AsyncGenerator[None, None]:
+        try:
+            yield
         except BaseException:
             await self.hang_up()
             raise
