@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from . import breaker, chunks, clients, engine, fairness, limiter, scale, sse_decoder
+from . import breaker, chunks, clients, engine, fairness, limiter, scale, sse_decoder, strict
 
 TABLES = {
     "clients": clients.measure,
@@ -12,5 +12,6 @@ TABLES = {
     "breaker": breaker.measure,
     "limiter": limiter.measure,
     "fairness": fairness.measure,
+    "strict": strict.measure,
     "scale": scale.measure,
 }
