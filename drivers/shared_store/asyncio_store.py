@@ -8,7 +8,6 @@ from typing import Final
 from sansio.cluster.config import ClusterConfig
 from sansio.cluster.store import StoreLost, StoreReply, StoreRequest
 
-from .address import UnusableUrl
 from .commands import command_for
 from .connection import Dialler, StoreConnection
 from .fetching import AddressSource
@@ -48,13 +47,9 @@ class AsyncioStore:
                 self._under_way.add(limit)
                 async with self._places:
                     return await self._exchange(request)
-        except TimeoutError as error:
+        except Exception as error:
             if limit.expired():
                 return await self._lost("the store was closed" if self._closed else f"no answer in {self._timeout:g} s")
-            return await self._lost(reason_for(error))
-        except UnusableUrl as error:
-            return await self._lost(str(error))
-        except Exception as error:
             return await self._lost(reason_for(error))
         finally:
             self._under_way.discard(limit)
@@ -84,7 +79,7 @@ class AsyncioStore:
         """Break off what is under way, which is then answered with `StoreLost`, and close every connection. Idempotent."""
         self._closed = True
         for limit in self._under_way:
-            if not limit.expired():
+            if not limit.expired():  # else it is broken off already
                 limit.reschedule(asyncio.get_running_loop().time())
         while self._under_way:
             self._left.clear()

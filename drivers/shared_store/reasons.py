@@ -11,6 +11,8 @@ import socket
 import ssl
 from typing import Final
 
+from .address import UnusableUrl
+
 _BY_CODE: Final = {
     "NOAUTH": "the user or the password is refused",
     "WRONGPASS": "the user or the password is refused",
@@ -52,6 +54,8 @@ _DEPTH: Final = 8
 
 def reason_for(error: BaseException) -> str:
     """Why there is no answer, where asking ended in ``error``: nothing in it is the URL's or the server's text."""
+    if isinstance(error, UnusableUrl):
+        return str(error)
     kinds = [kind.__name__ for kind in type(error).__mro__]
     for kind in kinds:
         if kind in _BY_KIND:
