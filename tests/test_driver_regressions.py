@@ -19,6 +19,7 @@ from drivers import asyncio_driver, sync_driver, trio_driver
 from drivers.front import EngineFront
 from drivers.mock_provider import serve_in_thread
 from sansio import (
+    AskStore,
     BadRequest,
     Close,
     Credential,
@@ -478,6 +479,9 @@ class Clockwork(EngineFront[Any, Idlers]):
 
     def _refresh(self, order: RefreshSession) -> None:
         raise AssertionError("nobody asks")
+
+    def _ask(self, order: AskStore) -> None:
+        raise AssertionError("nothing is shared")
 
     def _emptied(self) -> None:
         raise AssertionError("nobody drains")

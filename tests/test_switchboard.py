@@ -13,12 +13,14 @@ import pytest
 from word_codec import WordCodec, wire
 
 from sansio.batch import ExecuteBatch, Message, TokenEstimate
+from sansio.cluster.store import Publish
 from sansio.deployment import Deployment
 from sansio.engine import RemoteEngineCore
 from sansio.errors import EngineClosed, InferenceError, StreamInterrupted, Timeout
 from sansio.events import (
     AbortAttempt,
     AddRequest,
+    AskStore,
     AttemptEnded,
     Cancel,
     Close,
@@ -161,8 +163,11 @@ def test_orders_for_nobody_are_no_one_s() -> None:
 def test_what_is_for_the_driver_is_handed_on() -> None:
     engine, board, _ = setup(0)
     refresh = RefreshSession(0, 1, SessionRebuildCause.INITIAL, Secret.from_env("KEY"))
+    questions = [AskStore(link, 1 + link, Publish("board", "me", b"{}", 5.0)) for link in (0, 1)]
     notice = Notice("throttled", "chat", 1.0, 1001.0)
-    assert give(engine, board, refresh, notice, Drained()) == Todo(refresh=[refresh], notices=[notice], drained=True)
+    todo = give(engine, board, questions[0], refresh, notice, questions[1], Drained())
+    assert todo == Todo(refresh=[refresh], ask=questions, notices=[notice], drained=True)
+    assert engine.facts == [(Tick(), 1.0, 1001.0)]  # who asks is the driver, and what comes of it is a fact of its own
 
 
 # ---- aborts -----------------------------------------------------------------------------------------------------------

@@ -5,10 +5,12 @@ from __future__ import annotations
 import pytest
 
 from sansio.batch import ExecuteBatch, Message, TokenEstimate, TokenUsage
+from sansio.cluster.store import Publish, Published, StoreLost, Swap, Swapped, Take, Taken
 from sansio.errors import NetworkError, ServerError, Unauthorized
 from sansio.events import (
     AbortAttempt,
     AddRequest,
+    AskStore,
     AttemptEnded,
     Cancel,
     CircuitAction,
@@ -26,6 +28,7 @@ from sansio.events import (
     RefreshSession,
     SessionReport,
     StartAttempt,
+    StoreReport,
     Tick,
 )
 from sansio.exchange import Exchange, ExchangeConfig
@@ -52,6 +55,10 @@ LINES: list[tuple[Event | Effect, str]] = [
     (AttemptEnded(1, 2, NetworkError(), None, True, stale=True), "AttemptEnded(#1/2 network_error stale)"),
     (SessionReport(0, 1, Credential(KEY)), "SessionReport(credential)"),
     (SessionReport(0, 1, Unauthorized()), "SessionReport(unauthorized)"),
+    (StoreReport(0, 1, Published({KEY: (1.0, b"{}")}, 2.0)), "StoreReport(Published)"),
+    (StoreReport(0, 1, Swapped(True, 2, KEY.encode(), 2.0)), "StoreReport(Swapped)"),
+    (StoreReport(0, 1, Taken(1, 1, None, 1, (), 2.0)), "StoreReport(Taken)"),
+    (StoreReport(0, 1, StoreLost(KEY)), "StoreReport(StoreLost)"),
     (RebuildSession("chat"), "RebuildSession(manual)"),
     (OverrideCircuit("chat", CircuitAction.OPEN, 5.0), "OverrideCircuit(open)"),
     (Tick(), "Tick"),
@@ -64,6 +71,9 @@ LINES: list[tuple[Event | Effect, str]] = [
     (AbortAttempt(1, 2, None), "AbortAttempt(#1/2 left)"),
     (Complete(1, None), "Complete(#1 ok)"),
     (RefreshSession(0, 1, SessionRebuildCause.EXPIRY, Secret.inline(KEY)), "RefreshSession(expiry)"),
+    (AskStore(0, 1, Publish(KEY, "me", KEY.encode(), 5.0)), "AskStore(Publish)"),
+    (AskStore(0, 1, Swap(KEY, 1, KEY.encode(), 5.0)), "AskStore(Swap)"),
+    (AskStore(0, 1, Take(KEY, "me", ())), "AskStore(Take)"),
     (Notice("throttled", "chat", 1.0, 2.0, None, {"retry_after": 0.5}), "[throttled retry_after=0.500]"),
     (Notice("circuit", "chat", 1.0, 2.0, 1, {"source": "open", "n": 2}), "[circuit source=open n=2]"),
 ]

@@ -13,6 +13,7 @@ import sansio
 from sansio import (
     Budget,
     CircuitState,
+    ClusterConfig,
     Credential,
     Deployment,
     Effect,
@@ -29,12 +30,14 @@ from sansio import (
     RateLimited,
     RateLimiterSnapshot,
     RateLimits,
+    RemoteEngineConfig,
     RemoteEngineCore,
     RetryPolicy,
     RuntimeConfig,
     Secret,
     Serving,
     SessionSnapshot,
+    SharingMode,
     SseChunk,
     StreamDecoder,
     StreamInterrupted,
@@ -177,6 +180,31 @@ async def on_trio(deployments: Sequence[Deployment], on_notice: Callable[[Notice
 
 async def sse_on_trio(pieces: AsyncIterator[bytes]) -> list[SseChunk]:
     return [event async for event in for_trio.decode_sse_stream(pieces)]
+
+
+# ---- in several processes -----------------------------------------------------------------------------------------------
+
+in_rights = ClusterConfig(Secret.from_env("STORE_URL"), mode=SharingMode.ESCROW, lease=5, share_circuits=True)
+assert_type(in_rights.lease_for(60.0), float)
+
+
+def with_a_store() -> None:
+    with for_threads.RemoteEngine(in_words, cluster="redis://127.0.0.1:6379/0") as engine:
+        assert_type(engine.generate(BATCH), Tokens)
+    with for_threads.RemoteEngine([in_words], cluster=in_rights):
+        pass
+    config = RemoteEngineConfig((in_words, in_types), cluster={"url": "valkey://127.0.0.1", "mode": "escrow"})
+    assert_type(config.shared, ClusterConfig | None)
+    assert_type(RemoteEngineConfig.of(in_words, "unix:///run/valkey.sock"), RemoteEngineConfig)
+    with for_threads.RemoteEngine(config):
+        pass
+
+
+async def with_a_store_on_tasks() -> None:
+    async with for_asyncio.RemoteEngine(in_words, cluster="rediss://store.test") as engine:
+        assert_type(await engine.generate(BATCH), Tokens)
+    async with for_trio.RemoteEngine(in_words, cluster=Secret.from_env("STORE_URL")):
+        pass
 
 
 # ---- errors -----------------------------------------------------------------------------------------------------------
