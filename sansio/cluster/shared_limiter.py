@@ -11,13 +11,12 @@ what was needed is said once, and is forgotten with the answer.
 from __future__ import annotations
 
 import math
-from collections.abc import Sequence
 
 from ..errors import LimitExceeded
 from ..rate_limit import Permit, RateLimiter, RateLimiterSnapshot, RateLimits, Wait, quotas_of
 from .config import OnStoreLost
 from .member import Holding, Member
-from .store import StoreReply, StoreRequest
+from .store import StoreLost, StoreReply, StoreRequest
 
 
 class SharedRateLimiter(RateLimiter):
@@ -29,7 +28,8 @@ class SharedRateLimiter(RateLimiter):
     """
 
     __slots__ = (
-        "_allowed_until", "_answered_at", "_ask_at", "_asking", "_gone", "_hungry", "_local", "_member", "_needs", "_totals"
+        "_allowed_until", "_answered_at", "_ask_at", "_asking", "_gone", "_hungry", "_local", "_lost", "_member", "_needs",
+        "_totals",
     )  # fmt: skip
 
     def __init__(
@@ -53,6 +53,8 @@ class SharedRateLimiter(RateLimiter):
         self._totals = [0] * len(quotas)
         self._hungry = False
         self._asking = self._gone = False
+        self._lost = False
+        """Whether the last question had no answer."""
         self._answered_at = -math.inf
         self._ask_at = math.inf
         """When to ask the store, where no answer is awaited; infinity before the first request."""
@@ -116,6 +118,7 @@ class SharedRateLimiter(RateLimiter):
         now = self._advance(now)
         again = self._member.exchanged(reply, self._holdings(now), now, unix_now)
         self._asking = False
+        self._lost = isinstance(reply, StoreLost)
         self._answered_at = now
         if again:
             self._ask_at = now
@@ -138,10 +141,13 @@ class SharedRateLimiter(RateLimiter):
     def _allow(self, now: float) -> None:
         """Let the ledgers' limits be what the member holds at ``now``."""
         self._allowed_until = self._member.valid_until()
-        is_lost = now >= self._allowed_until
-        if is_lost:
+        allowances = self._member.allowances(now)
+        if now >= self._allowed_until:
+            had_lease = self._allowed_until > -math.inf
             self._allowed_until = math.inf  # until an answer comes
-        allowances: Sequence[int] = self._local if is_lost else self._member.allowances(now)
+            allowances = self._local if had_lease else [0] * len(self._local)
+        if self._lost and not any(allowances):  # a process that begins, or begins again, without a store
+            allowances = self._local
         for dimension, allowance in zip(self._dimensions, allowances, strict=False):
             dimension.ledger.allow(min(allowance, dimension.limit))
         if self._at_a_time is not None:
