@@ -499,6 +499,36 @@ def test_two_processes_share_a_limit_through_one_store(cluster: Any, strict: boo
         served(rig, store, rig.drained)
 
 
+def test_of_two_that_go_at_once_both_give_back_what_they_held() -> None:
+    """Who was not the last to be heard gives back by a version that does not stand any more, and says it again."""
+    store = SharedStore()
+    shared = deployment(limits={"requests_per_minute": 10})
+    first, second, third = (StoreRig(shared, cluster={"url": URL, "mode": "escrow"}, seed=seed) for seed in (1, 2, 3))
+    for rig in (first, second):
+        rig.submit(1)
+        served(rig, store, lambda rig=rig: 1 in rig.started)
+        rig.cancel(1)  # unsent: what was granted is free again, and the rights are still held
+        rig.end(1, NetworkError(), sent=False)
+    for rig in (first, second):
+        while rig.asks:
+            rig.answer(store.execute(rig.asks[0].request, rig.now + UNIX_AHEAD))
+        rig.close()
+    refused = 0
+    while first.asks or second.asks:
+        for rig in (first, second):
+            if rig.asks:
+                reply = store.execute(rig.asks[0].request, rig.now + UNIX_AHEAD)
+                refused += isinstance(reply, Swapped) and not reply.done
+                rig.answer(reply)
+    assert refused > 0
+    third.now = max(first.now, second.now)
+    for number in range(10):
+        third.submit(number)
+    before = third.now
+    served(third, store, lambda: len(third.started) == 10)
+    assert third.now - before < 2.0  # nothing waits for the leases of the dead
+
+
 @pytest.mark.parametrize("strict", [False, True])
 @pytest.mark.parametrize("mode", ["approximate", "escrow"])
 def test_the_password_of_the_store_shows_in_no_effect_and_no_trace(mode: str, strict: bool) -> None:
