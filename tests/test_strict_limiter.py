@@ -241,9 +241,23 @@ def test_the_head_is_granted_what_was_asked_for_it_though_its_estimate_is_doubte
     one.settle(under_way, TokenUsage(300, 0), 2.0)
     asked, reply = question.asks[0], store.ledger.take(question, UNIX + 2)
     one.exchanged(Taken(1, reply.slot, None, reply.sequence, reply.levels, UNIX), 2.0, UNIX + 2)
-    same, other = deepcopy(one), one
-    assert [charge.amount for charge in grant(same, (1, 100, 0), 2.0).charges] == list(asked)
+    other = deepcopy(one)
+    assert [charge.amount for charge in grant(one, (1, 100, 0), 2.0).charges] == list(asked)
     assert isinstance(other.reserve(1, 99, 1, 2.0), Wait)
+
+
+def test_only_the_head_is_granted_what_was_asked_for_it(store: Store) -> None:
+    one = limiter(tokens_per_minute=10**6, options={"doubt": 0.3})
+    for _ in range(50):
+        one.settle(store.fetch(one, (1, 100, 0), 1.0), TokenUsage(100, 0), 1.0)
+    one.settle(store.fetch(one, (1, 100, 0), 1.0), TokenUsage(300, 0), 1.0)
+    one.reserve(1, 10_000, 0, 1.0)
+    store.serve(one, 1.0)
+    grant(one, (1, 10_000, 0), 1.0)
+    one.reserve(1, 10_000, 0, 1.0)
+    question, _ = store.serve(one, 1.0)
+    head, next_one = (grant(one, (1, 10_000, 0), 1.0).charges[0].amount for _ in range(2))
+    assert head == question.asks[0][0] > next_one  # the more are under way, the less is doubted of each
 
 
 # ---- waiting ----------------------------------------------------------------------------------------------------------
@@ -336,6 +350,29 @@ def test_heads_of_two_processes_take_turns_and_neither_takes_what_the_other_wait
     assert isinstance(two.reserve(1, 30, 0, 1.0), Wait)  # another head in the same place
     store.serve(two, 1.0)
     grant(two, (1, 30, 0), 1.0)
+
+
+def test_who_asked_before_and_is_not_the_head_any_more_is_not_asked_for(store: Store) -> None:
+    one = limiter(tokens_per_minute=1000)
+    store.fetch(one, (1, 100, 0), 1.0)
+    one.reserve(1, 100, 0, 1.0)
+    store.serve(one, 1.0)
+    one.reserve(1, 900, 0, 1.0)
+    grant(one, (1, 200, 0), 1.0)
+    assert one.exchange_at() is None
+
+
+def test_what_a_head_was_told_is_over_once_one_like_it_was_granted(store: Store) -> None:
+    one = limiter(tokens_per_minute=100)
+    permit = store.fetch(one, (1, 90, 0), 0.0)
+    one.reserve(1, 50, 0, 1.0)
+    store.serve(one, 1.0)
+    one.settle(permit, TokenUsage(10, 0), 1.0)
+    one.reserve(1, 50, 0, 1.0)
+    store.serve(one, 1.1)
+    grant(one, (1, 50, 0), 1.1)
+    assert one.reserve(1, 50, 0, 1.1) == Wait(None)
+    assert one.exchange_at() == 1.1
 
 
 # ---- what was used ----------------------------------------------------------------------------------------------------
@@ -594,7 +631,8 @@ def test_an_answer_that_nobody_asked_for_does_nothing() -> None:
 
 def test_it_tells_what_it_was_told_as_long_as_that_matters(store: Store) -> None:
     one = limiter(requests_per_minute=10)
-    store.fetch(one, ONE, 1.0)
+    one.reserve(*ONE, 1.0)
+    store.serve(one, 1.0, later=0.1)
     one.reserve(*ONE, 60.0)
     assert (lose(one, 60.0).answered, one.exchange(61.0, UNIX).known) == (1, 1)
     one.exchanged(StoreLost(), 61.0, UNIX)
@@ -781,6 +819,14 @@ def test_a_429_pauses_gives_back_what_was_fetched_and_lowers_what_is_asked_withi
     grant(one, ONE, 6.0)
 
 
+def test_in_a_pause_nothing_is_asked_for_and_nothing_told_that_has_not_changed(store: Store) -> None:
+    one = limiter(requests_per_minute=100)
+    store.fetch(one, ONE, 1.0)
+    one.reserve(*ONE, 1.0)
+    one.observe_throttled(5.0, 1.0)
+    assert one.exchange_at() is None
+
+
 def test_under_a_lowered_rate_no_instant_is_promised_for_it_rises_meanwhile(store: Store) -> None:
     one = limiter(requests_per_minute=4)
     for _ in range(2):
@@ -823,6 +869,14 @@ def test_headers_pull_a_limit_down_until_the_reset(name: str, store: Store) -> N
     assert getattr(one.snapshot(106.0), name) == LimitLevel(10, used, 10 - used)
 
 
+def test_each_limit_is_pulled_down_until_its_own_reset(store: Store) -> None:
+    one = limiter(requests_per_minute=10, tokens_per_minute=100)
+    said = RateLimitSnapshot(RateLimitDimension(10, 3, 5.0), RateLimitDimension(100, 30, 50.0))
+    one.observe_headers(said, 1.0)
+    limits = [tuple(quota.limit for quota in store.serve(one, at)[0].quotas) for at in (1.0, 6.0, 51.0)]
+    assert limits == [(3, 30), (10, 30), (10, 100)]
+
+
 def test_headers_say_nothing_against_what_others_were_charged_since_the_last_answer(store: Store) -> None:
     one, two = limiter(requests_per_minute=100), limiter("two", requests_per_minute=100)
     store.fetch(one, ONE, 1.0)
@@ -843,8 +897,10 @@ def test_what_is_granted_with_the_next_answer_is_not_set_against_what_headers_sa
     one.observe_headers(RateLimitSnapshot(requests=RateLimitDimension(10, 4, 50.0)), 1.0)
     for _ in range(4):
         store.fetch(one, ONE, 1.3)
-    one.reserve(*ONE, 1.3)
-    assert store.serve(one, 1.3)[1].granted == 0
+    for at in (1.3, 1.6, 2.0):
+        one.reserve(*ONE, at)
+        question, answer = store.serve(one, at)
+        assert (question.quotas[0].limit, answer.granted) == (5, 0)
 
 
 def test_headers_that_come_while_an_answer_is_awaited_are_heard_with_the_next_question(store: Store) -> None:
@@ -897,6 +953,14 @@ def test_a_process_that_goes_gives_back_what_it_did_not_use_and_tells_what_it_us
     assert one.exchange_at() is None
     assert one.reserve(1, 10, 0, 1.1) == Wait(None)
     assert one.exchange_at() is None
+
+
+def test_who_has_left_grants_nothing_of_the_local_share_either() -> None:
+    one = limiter(options=SHARE, requests_per_minute=12)
+    one.reserve(*ONE, 1.0)
+    lose(one, 1.0)
+    one.leave(1.0, UNIX + 1)
+    assert one.reserve(*ONE, 1.0) == Wait(None)
 
 
 def test_a_process_that_never_asked_has_nothing_to_say() -> None:
