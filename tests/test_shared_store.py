@@ -55,7 +55,7 @@ MINE = Publish(BOARD, "me", b"mine", 60.0)
 READ = Swap(DOCUMENT, 0, None, 60.0)
 WRITE = Swap(DOCUMENT, 0, b"written", 60.0)
 TAKE = Take("test:ledger", "me", (Quota("requests", 100, 60.0), Quota("tokens", 1000, 60.0)), asks=((1, 10), (1, 10)))
-SHORT = 0.25
+SHORT = 0.5
 """Seconds for a store that is not going to answer."""
 
 Opens = Callable[..., Asking]
@@ -500,8 +500,8 @@ def test_a_server_that_stands_still_is_lost_in_time_and_its_late_answer_is_nobod
     hasty, patient = way(mortal.url, SHORT), way(mortal.url)
     assert swapped(hasty.execute(WRITE)) == (True, 1, b"written")
     mortal.server.freeze()
-    assert reason(hasty.execute(MINE)) == "no answer in 0.25 s"
-    assert reason(hasty.execute(MINE)) == "no answer in 0.25 s"  # over a new connection, which the kernel has taken
+    assert reason(hasty.execute(MINE)) == "no answer in 0.5 s"
+    assert reason(hasty.execute(MINE)) == "no answer in 0.5 s"  # over a new connection, which the kernel has taken
     mortal.server.thaw()
     assert reports(patient.execute(Publish(BOARD, "another", b"1", 60.0))).keys() >= {"another"}
     for _ in range(3):
@@ -513,7 +513,7 @@ def test_a_server_that_is_paused(valkey: Valkey, way: Opens) -> None:
     hasty.execute(WRITE)
     with valkey.admin() as admin:
         admin.client_pause(60_000, all=False)
-        assert reason(hasty.execute(MINE)) == "no answer in 0.25 s"
+        assert reason(hasty.execute(MINE)) == "no answer in 0.5 s"
         admin.client_unpause()
     assert swapped(hasty.execute(READ)) == (False, 1, b"written")
 
@@ -780,7 +780,7 @@ def test_a_look_up_that_hangs_is_left_behind(monkeypatch: pytest.MonkeyPatch) ->
         BlockingStore(ClusterConfig(f"redis://{host}.test", store_timeout=SHORT)) for host in ("hangs", "nobody")
     )
     with contextlib.closing(hangs), contextlib.closing(nobody):
-        assert reason(hangs.execute(MINE)) == "no answer in 0.25 s"
+        assert reason(hangs.execute(MINE)) == "no answer in 0.5 s"
         assert reason(nobody.execute(MINE)) == "the host's name cannot be looked up"
     look_up.set()
 
@@ -969,14 +969,14 @@ def test_an_answer_that_trickles_in_is_not_waited_for_longer_than_any_other(way:
             yield b"x"
 
     with ScriptedServer(answers) as server:
-        assert reason(way(server.url, SHORT).execute(MINE)) == "no answer in 0.25 s"
+        assert reason(way(server.url, SHORT).execute(MINE)) == "no answer in 0.5 s"
         over.set()
 
 
 def test_a_server_that_accepts_nobody(way: Opens) -> None:
     with socket.create_server(("127.0.0.1", 0)) as listener:
         store = way(f"redis://:hunter2@127.0.0.1:{listener.getsockname()[1]}", SHORT)
-        assert reason(store.execute(MINE)) == "no answer in 0.25 s"
+        assert reason(store.execute(MINE)) == "no answer in 0.5 s"
 
 
 def test_no_server(way: Opens, tmp_path: Path) -> None:
@@ -1219,7 +1219,7 @@ def test_a_vault_that_hangs_is_not_waited_for(way: Opens, caplog: pytest.LogCapt
         return "redis://alice:hunter2@h"
 
     store = way(Secret.from_callable(fetch), SHORT)
-    assert reason(store.execute(MINE)) == "no answer in 0.25 s"
+    assert reason(store.execute(MINE)) == "no answer in 0.5 s"
     over.set()
     for thread in threading.enumerate():
         if thread.name == "shared-store-look-up":
@@ -1336,8 +1336,10 @@ def test_no_socket_is_open_when_closing_has_returned(
         url = f"rediss://localhost:{server.port}?ssl_cert_reqs=none" if tls else server.url
         async with opened(url) as store, opened(url, SHORT) as hasty:
             assert isinstance(await store.execute(MINE), Published)
+            while not isinstance(await hasty.execute(MINE), Published):
+                pass  # it is hasty; now it is connected
             assert isinstance(await hasty.execute(Publish(BOARD, "hangs", b"x" * 10_000_000, 60.0)), StoreLost)
-        assert [each.fileno() for each in sockets] == [-1, -1]
+        assert len(sockets) > 1 and {each.fileno() for each in sockets} == {-1}
 
     monkeypatch.setattr(asyncio, "open_connection", noted)
     context = ssl.create_default_context(ssl.Purpose.CLIENT_AUTH)
