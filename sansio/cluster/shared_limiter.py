@@ -143,10 +143,9 @@ class SharedRateLimiter(RateLimiter):
         self._allowed_until = self._member.valid_until()
         allowances = self._member.allowances(now)
         if now >= self._allowed_until:
-            had_lease = self._allowed_until > -math.inf
             self._allowed_until = math.inf  # until an answer comes
-            allowances = self._local if had_lease else [0] * len(self._local)
-        if self._lost and not any(allowances):  # a process that begins, or begins again, without a store
+            allowances = self._local
+        elif self._lost and not any(allowances):  # a process that begins, or begins again, without a store
             allowances = self._local
         for dimension, allowance in zip(self._dimensions, allowances, strict=False):
             dimension.ledger.allow(min(allowance, dimension.limit))
