@@ -140,7 +140,8 @@ class WindowedCounters:
 
     def of(self, epoch: int) -> GCounter:
         """What is known of a window, to be read; an empty counter, if nothing."""
-        return self._counters.get(epoch, GCounter())
+        counter = self._counters.get(epoch)
+        return GCounter() if counter is None else counter
 
     def epochs(self) -> Iterable[int]:
         """The windows of which anything is known, in order."""

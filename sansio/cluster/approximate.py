@@ -374,7 +374,7 @@ class ApproximateMember:
             self._counted[index] = max(self._counted[index], holding.granted)
 
     def _own_counts(self, epoch: int) -> tuple[tuple[int, tuple[int, ...]], ...]:
-        labels = range(epoch - _MOST_COUNTS + 1, epoch + 1)
+        labels = [label for label in self._counters[0].epochs() if label <= epoch][-_MOST_COUNTS:]
         counts = [(label, tuple(each.of(label).of(self._member) for each in self._counters)) for label in labels]
         return tuple((label, amounts) for label, amounts in counts if any(amounts))
 
@@ -384,7 +384,8 @@ class ApproximateMember:
 
     @property
     def _is_idle(self) -> bool:
-        return self._idle_since is not None and self._now - self._idle_since >= self._cooling
+        is_alone = self._raised_at > self._answered_at  # then there is nobody to give anything back to
+        return self._idle_since is not None and self._now - self._idle_since >= self._cooling and not is_alone
 
     @property
     def _counts_for(self) -> float:
