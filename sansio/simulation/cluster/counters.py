@@ -74,7 +74,7 @@ class CounterModel:
         labels = {process.life.number: self._label(process) for process in processes}
         for process in processes:
             member = _member_of(process)
-            if member is None or member.interval(hungry=False) == math.inf:
+            if member is None or not process.listens:
                 continue
             for label, counted in self._counted.items():
                 self._check(process, member, label, counted)

@@ -28,11 +28,14 @@ from .plan import Life
 _FARTHEST_START = 1e6
 """How far a monotonic clock may be from the world's at the beginning."""
 
-_STUTTERS = 0.02
+STUTTERS = 0.02
 LONGEST_STUTTER = 0.002
 """How often a clock is read as it was a moment ago (another core's), and how long ago that is at most, in seconds."""
 
-_PROBES = 0.02
+_FAREWELLS = 5
+"""How often a farewell is said, as in `links.py`."""
+
+PROBES = 0.02
 """How often the head asks before it was told to, to see whether it could have gone earlier."""
 
 
@@ -95,6 +98,7 @@ class Process:
         self._asked_at = -math.inf
         self._leaves = False
         self._said_farewell = False
+        self._farewells = 0
         self._asleep: list[Callable[[], None]] | None = None
         self._timer: Timer | None = None
         self._until: float | None = None
@@ -114,7 +118,7 @@ class Process:
     def read(self) -> float:
         """Its monotonic clock, as it may be read."""
         now, rng = self.now(), self._rng
-        if rng.random() < _STUTTERS:
+        if rng.random() < STUTTERS:
             now -= LONGEST_STUTTER * rng.random()
         if now > self.seen:
             self.seen = now
@@ -172,9 +176,9 @@ class Process:
         self.do(self._leave)
 
     @property
-    def awake(self) -> bool:
-        """Whether it does anything."""
-        return not self.dead and self._asleep is None
+    def listens(self) -> bool:
+        """Whether it puts questions to the store at present, or is going to."""
+        return self._asking or self._shared.exchange_at() is not None
 
     @property
     def leaving(self) -> bool:
@@ -242,6 +246,9 @@ class Process:
         self._asking = False
         self._renew(reply)
         if self._said_farewell:
+            if isinstance(reply, Swapped) and not reply.done and self._farewells < _FAREWELLS:  # somebody was quicker
+                self._shared.exchanged(reply, self.read(), self.unix_now())
+                self._bid_farewell()
             return
         self._shared.exchanged(reply, self.read(), self.unix_now())
         self._observer.heard(self)
@@ -269,6 +276,7 @@ class Process:
     def _bid_farewell(self) -> None:
         farewell = self._shared.leave(self.read(), self.unix_now())
         self._said_farewell = True
+        self._farewells += 1
         if farewell is not None:
             self._ask(farewell, self.now())
 
@@ -283,7 +291,7 @@ class Process:
             self._timer = None
         if due is not None:
             when = max(self._clock.now, self._world_time(due))
-            if self._promise is not None and self._rng.random() < _PROBES:
+            if self._promise is not None and self._rng.random() < PROBES:
                 when = self._rng.uniform(self._clock.now, when)
             self._timer = self._clock.call_at(when, self._fired)
 
