@@ -31,7 +31,7 @@ class Run:
     """What is done. The tokens are what limits; requests have the same limit, in their number, with some room.
 
     mode: ``strict``, ``escrow`` or ``approximate``. tokens: the limit in each window of ``window`` seconds. guard: the
-    delivery guard, as a part of the window. stop_store: for
+    delivery guard, as a part of the window. error: of the estimates, at most, as a part. stop_store: for
     so many seconds, from a third of the time on, the store answers nothing; restart_store: it is killed, comes back empty.
     """
 
@@ -42,6 +42,7 @@ class Run:
     tokens: int = 120_000
     callers: int = 40
     guard: float = 0.025
+    error: float = 0.5
     kill_one: bool = False
     stop_store: float = 0.0
     restart_store: float = 0.0
@@ -86,9 +87,8 @@ def run(plan: Run) -> Outcome:
             cluster["mode"] = plan.mode
         children: list[Child] = []
         for number in range(plan.processes):
-            task = {
-                "endpoint": server.endpoint, "cluster": cluster, "limits": limits, "callers": plan.callers, "seed": number,
-            }  # fmt: skip
+            task: dict[str, Any] = {"endpoint": server.endpoint, "cluster": cluster, "limits": limits}
+            task |= {"callers": plan.callers, "seed": number, "error": plan.error}
             children.append(stack.enter_context(Child(sys.executable, "benchmarks.cluster_worker", json.dumps(task))))
         for child in children:
             child.hear()
@@ -170,7 +170,7 @@ def main(arguments: Sequence[str] | None = None) -> int:
         prog="python -m benchmarks.cluster", description=__doc__.splitlines()[0] if __doc__ else ""
     )
     parser.add_argument("--mode", choices=("strict", "escrow", "approximate"), default="escrow")
-    for name in ("seconds", "window", "guard", "stop-store", "restart-store"):
+    for name in ("seconds", "window", "guard", "error", "stop-store", "restart-store"):
         parser.add_argument(f"--{name}", type=float, default=getattr(Run(), name.replace("-", "_")))
     for name in ("processes", "tokens", "callers"):
         parser.add_argument(f"--{name}", type=int, default=getattr(Run(), name))

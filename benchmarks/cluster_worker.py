@@ -1,6 +1,6 @@
 """One of several processes that share a key: asks as much as it may, until it is told to stop.
 
-    python -m benchmarks.cluster_worker '{"endpoint": …, "cluster": {…}, "limits": {…}, "callers": 20, "seed": 1}'
+    python -m benchmarks.cluster_worker '{"endpoint": …, "cluster": …, "limits": …, "callers": 20, "seed": 1, "error": 0.5}'
 
 Says ``{"ready": true}``, begins at the first line it is sent, ends at the second (or at the end of its input), and says what
 became of its requests.
@@ -25,10 +25,10 @@ _BYTES_A_TOKEN = 4
 """What an estimate takes a token for. A prompt of words that are shorter or longer is estimated wrongly, by up to a half."""
 
 
-def batch(rng: random.Random) -> ExecuteBatch:
-    """A prompt whose real size nobody can tell from its bytes."""
+def batch(rng: random.Random, error: float) -> ExecuteBatch:
+    """A prompt whose size an estimate from its bytes gets wrong, by up to this part of it."""
     words = rng.randint(_WORDS // 2, _WORDS * 3 // 2)
-    estimated = words * rng.uniform(0.5, 1.5)
+    estimated = words * rng.uniform(1.0 - error, 1.0 + error)
     letters = max(1, round(estimated * _BYTES_A_TOKEN / words) - 1)
     return ExecuteBatch(messages=[Message(role="user", content=" ".join(["w" * letters] * words))], max_output_tokens=4)
 
@@ -55,7 +55,7 @@ async def work(task: dict[str, Any]) -> dict[str, Any]:
         async def caller() -> None:
             while not stopped.is_set():
                 try:
-                    await engine.generate(batch(rng))
+                    await engine.generate(batch(rng, task["error"]))
                     outcomes["ok"] += 1
                 except InferenceError as error:
                     outcomes[error.kind] += 1
