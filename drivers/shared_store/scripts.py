@@ -63,15 +63,19 @@ SWAP: Final = """\
 local time = redis.call('TIME')
 local held = redis.call('HMGET', KEYS[1], 'version', 'document')
 local version = 0
-if held[1] and held[2] and string.match(held[1], '^%d+$') and #held[1] < 16 then
+if held[1] and held[2] and string.match(held[1], '^%d+$') and tonumber(held[1]) < 9e15 then
   version = tonumber(held[1])
 end
 if ARGV[3] and version == tonumber(ARGV[1]) then
-  version = string.format('%.0f', version + 1)
+  version = string.format('%.0f', math.max(version + 1, time[1] * 1000000 + time[2]))
   redis.call('HSET', KEYS[1], 'version', version, 'document', ARGV[3])
   redis.call('PEXPIRE', KEYS[1], ARGV[2])
   return {time[1], time[2], 1, version, ''}
 end
 return {time[1], time[2], 0, string.format('%.0f', version), version > 0 and held[2] or ''}
 """
-"""Answers: seconds, microseconds, 1 where it was replaced, the version, and the document where it was not replaced."""
+"""Answers: seconds, microseconds, 1 where it was replaced, the version, and the document where it was not replaced.
+
+A version is the microsecond in which it began, or the one after the last: so none comes twice, also where the server has
+lost what it knew. A member who knows a version that was lost cannot replace another document that came in its place.
+"""
