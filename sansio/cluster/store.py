@@ -59,7 +59,7 @@ class Swap:
 class Swapped:
     """What stands at the key after a `Swap`: ``done`` if it is what was asked, else what somebody else put there.
 
-    version: counts the replacements, 0 where there is no document. unix_now: the store's clock.
+    version: rises with each replacement and never comes twice, 0 where there is no document. unix_now: the store's clock.
     """
 
     done: bool
