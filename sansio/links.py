@@ -43,7 +43,8 @@ class Links:
         return any(link.leaving for link in self._links)
 
     def follow(self, link: Link) -> None:
-        """Ask what is to be asked now, or see to it that it is asked in time."""
+        """Ask what is to be asked now, or see to it that it is asked in time. After an answer that is when its lanes have
+        been handed out what it brought: who still waits says so before the next question."""
         if link.ask or link.said_farewell:
             return
         registry = self._registry
@@ -57,14 +58,14 @@ class Links:
         """It is time to ask, or no longer time to wait for an answer."""
         if link.ask:
             self._answer(link, StoreReport(link.index, link.ask, StoreLost("the driver did not report")))
-        self.follow(link)
+        else:
+            self.follow(link)
 
     def reported(self, event: StoreReport) -> None:
         """What the store answered. An answer that is no longer waited for does nothing."""
         link = self._links[event.link] if 0 <= event.link < len(self._links) else None
         if link is not None and link.ask and link.ask == event.ask:
             self._answer(link, event)
-            self.follow(link)
 
     def leave(self) -> None:
         """The process goes: everything shared says so. What was asked before is answered first."""
@@ -90,6 +91,7 @@ class Links:
         if link.said_farewell:
             self._take_leave(link, report.reply)
             return
+        self._tell(link, report.reply)
         link.shared.exchanged(report.reply, registry.now, registry.unix_now)
         if link.leaving:
             self._bid_farewell(link)
@@ -105,6 +107,14 @@ class Links:
             self._bid_farewell(link)
         else:
             link.leaving = False
+
+    def _tell(self, link: Link, reply: StoreReply) -> None:
+        """Say when the store is lost, why, and when it is back; once each time."""
+        is_lost = isinstance(reply, StoreLost)
+        if is_lost != link.lost:
+            link.lost = is_lost
+            reason = reply.reason if isinstance(reply, StoreLost) else ""
+            self._registry.notice("store", link.lanes[0], state="lost" if is_lost else "back", reason=reason)
 
     def _bid_farewell(self, link: Link) -> None:
         """Order the last question, whose answer ends it; or end it, where there is nothing to say."""

@@ -156,12 +156,19 @@ def test_the_noise_is_held_back_in_proportion() -> None:
     assert 1.35 < error.factor(1) < 1.7  # by the worst one seen, 1.5
 
 
+def test_where_few_large_ones_are_noisy_and_many_small_ones_exact_the_noise_is_that_of_the_large_ones() -> None:
+    """And not that of the average size: of a sum it is the large ones that decide."""
+    history = [(1_000, 1_000)] * 49 + [(20_000, 10_000)] + [(1_000, 1_000)] * 49 + [(20_000, 30_000)]
+    assert learnt(history * 5).factor(4) > 1.55
+
+
 def test_estimates_that_are_too_high_are_charged_as_they_are() -> None:
     assert learnt([(1_000, 400)] * 300).factor(1) == 1.0
 
 
 def test_few_low_ones_do_not_make_the_next_one_low() -> None:
-    assert learnt([(1_000, 500)] * 3).factor(1) > 1.8
+    error = learnt([(1_000, 500)] * 3)
+    assert error.factor(1) > 1.8 and error.factor(100) > 1.5
 
 
 def test_a_bias_is_followed_when_it_comes_and_when_it_goes() -> None:

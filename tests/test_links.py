@@ -151,8 +151,9 @@ def test_where_somebody_else_was_quicker_it_asks_again_in_the_same_step_and_star
     (part,) = parts.made
     part.again = True
     rig.answer(ANSWER, 1, 1_000, 5, part=part)
-    assert sorted(kind.__name__ for kind in rig.ordered()) == ["AskStore", "StartAttempt"]
+    assert rig.ordered() == [StartAttempt, AskStore]
     assert [order.ask for order in rig.asks] == [2]
+    assert [holding.need for holding in part.holdings] == [1, 0, 0]  # of who waits now
 
 
 def test_what_is_answered_reaches_every_lane_of_the_limit_in_their_order(parts: Parts) -> None:
@@ -388,6 +389,31 @@ def test_nothing_is_asked_after_the_farewell(parts: Parts) -> None:
     rig.tick(100.0)
     assert (rig.ordered(), rig.asks) == ([], [])
     assert rig.tell(StoreReport(0, 2, ANSWER)) == []
+
+
+class Insistent(SharedRateLimiter):
+    """Has always something to ask."""
+
+    def exchange_at(self) -> float | None:
+        return 0.0
+
+
+def test_nothing_is_asked_after_the_farewell_of_whatever_would_like_to(monkeypatch: pytest.MonkeyPatch) -> None:
+    part = Part(quotas_of(RateLimits(requests_per_minute=10)), 10)
+    part.farewell = FAREWELL
+    insistent = Insistent(RateLimits(requests_per_minute=10), part)
+    rig = StoreRig()
+    monkeypatch.setattr(sharing, "limiter_of", lambda *_: insistent)
+    rig.engine = RemoteEngineCore(RemoteEngineConfig((deployment(),), cluster=URL), rng=random.Random(1))
+    rig.submit(1)
+    rig.send(1)
+    rig.answer()
+    rig.close()
+    rig.answer()
+    rig.answer()
+    rig.end(1, NetworkError())
+    assert rig.drained()
+    assert rig.asks == []
 
 
 def test_every_limit_takes_its_leave(parts: Parts) -> None:

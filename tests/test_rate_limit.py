@@ -688,8 +688,8 @@ def test_what_is_not_known_stays_held_back_and_teaches_nothing(actual: TokenUsag
 def test_a_lower_bound_raises_a_charge_to_what_was_asked_at_least_and_teaches_nothing() -> None:
     one = doubting(tokens_per_minute=1_000_000)
     first = held(one, (1, 600, 400), 0.0)
-    one.settle(grant(one, (1, 600, 400), 0.0), TokenUsage(700, 1, provenance="lower_bound"), 1.0)
-    assert used(one.snapshot(1.0).tokens) == 1_100
+    one.settle(grant(one, (1, 600, 400), 0.0), TokenUsage(4_700, 1, provenance="lower_bound"), 1.0)
+    assert used(one.snapshot(1.0).tokens) == 5_100
     assert held(one, (1, 600, 400), 1.0) == first
 
 

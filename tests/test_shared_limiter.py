@@ -320,6 +320,8 @@ def test_where_somebody_else_was_quicker_it_asks_again_at_once_and_for_the_same(
     part.again = True
     exchange(limiter, part, 0.5)
     assert limiter.exchange_at() == 0.5
+    assert limiter.reserve(2, 0, 0, 0.5) == Wait(None)
+    assert limiter.exchange_at() == 0.5
     part.again = False
     limiter.exchange(0.5, 0.0)
     assert part.holdings == [Holding(0, 2, 0)]
@@ -440,6 +442,25 @@ def test_a_store_that_never_answered_is_lost_when_the_member_says_so(options: di
     part.lease = -math.inf
     exchange(limiter, part, 1.0, reply=StoreLost("nobody there"))
     assert limiter.snapshot(1.0).requests == LimitLevel(10, 0, granted)
+
+
+def test_who_begins_without_a_store_has_its_local_share_until_the_store_answers() -> None:
+    limiter, part = shared(0, options=LOCAL, requests_per_minute=10)
+    assert limiter.reserve(1, 0, 0, 0.0) == Wait(None)
+    exchange(limiter, part, 0.0, reply=StoreLost("nobody there"))
+    assert limiter.snapshot(0.0).requests == LimitLevel(10, 0, 2)
+    limiter.exchange(1.0, 0.0)
+    grant(limiter, (1, 0, 0), 1.0)  # also while it is asked again
+    limiter.exchanged(StoreLost("nobody there"), 1.0, 0.0)
+    assert limiter.snapshot(1.0).requests == LimitLevel(10, 1, 1)
+    exchange(limiter, part, 2.0)
+    assert limiter.snapshot(2.0).requests == LimitLevel(10, 1, 0)  # it is nothing that it is allowed
+
+
+def test_who_has_an_allowance_keeps_it_when_an_answer_is_lost_and_its_lease_is_not_over() -> None:
+    limiter, part = shared(1, options=LOCAL, requests_per_minute=10)
+    exchange(limiter, part, 0.0, reply=StoreLost("a packet"))
+    assert limiter.snapshot(0.0).requests == LimitLevel(10, 0, 1)
 
 
 def test_a_local_share_is_not_more_than_members_share() -> None:
