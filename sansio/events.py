@@ -210,6 +210,7 @@ NoticeKind = Literal[
     "refresh_ended",
     "budget",
     "late_usage",
+    "store",
     "client",
 ]
 

@@ -18,11 +18,12 @@ _MOST: Final = 1 << 62
 """Above any count. What claims to be more comes from nobody who counts."""
 
 _MOST_REPLICAS: Final = 1024
-"""How many replicas one counter keeps: far more than there are, and a bound on what nonsense can fill memory with."""
+"""How many replicas are read from what somebody else says: far more than there are, and a bound on what nonsense can fill
+memory with."""
 
 
 class GCounter:
-    """A grow-only counter. Of more than 1,024 replicas it learns of the first by name: so its laws hold even then."""
+    """A grow-only counter."""
 
     __slots__ = ("_counts",)
 
@@ -44,7 +45,6 @@ class GCounter:
         for replica, count in other._counts.items():
             if count > self._counts.get(replica, 0):
                 self._counts[replica] = count
-        self._counts = _bounded(self._counts)
 
     def value(self) -> int:
         """What all replicas have counted, as far as is known here."""
@@ -76,7 +76,7 @@ class GCounter:
             for replica, count in cast("Mapping[object, object]", counts).items():
                 if isinstance(replica, str) and isinstance(count, int) and not isinstance(count, bool) and 0 < count < _MOST:
                     counter._counts[replica] = count
-        counter._counts = _bounded(counter._counts)
+        counter._counts = dict(sorted(counter._counts.items())[:_MOST_REPLICAS])
         return counter
 
     def __eq__(self, other: object) -> bool:
@@ -84,11 +84,6 @@ class GCounter:
 
     def __repr__(self) -> str:
         return f"GCounter({self._counts!r})"
-
-
-def _bounded(counts: dict[str, int]) -> dict[str, int]:
-    """The first of these. Whichever are left out first, the same are left in the end: so merging stays associative."""
-    return counts if len(counts) <= _MOST_REPLICAS else dict(sorted(counts.items())[:_MOST_REPLICAS])
 
 
 class WindowedCounters:

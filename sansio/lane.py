@@ -119,6 +119,8 @@ class Link:
     ask: int = 0
     leaving: bool = False
     said_farewell: bool = False
+    lost: bool = False
+    """Whether the last question had no answer."""
 
 
 @dataclass(slots=True, eq=False)

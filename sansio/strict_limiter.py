@@ -26,7 +26,7 @@ from itertools import cycle, islice
 from operator import ge, sub
 from typing import Any, Final, TypeAlias
 
-from .cluster.config import OnStoreLost
+from .cluster.config import ClusterConfig, OnStoreLost
 from .cluster.store import Correction, Quota, StoreReply, Take, Taken
 from .cluster.strict_ledger import MOST, MOST_SEQUENCE, RETOLD
 from .errors import LimitExceeded
@@ -93,6 +93,14 @@ class StrictRateLimiter(RateLimiter):
         withheld: float = 0.0,
         doubt: float | None = None,
     ) -> None:
+        for name, text in (("key", key), ("member", member)):
+            if not text:
+                raise ValueError(f"{name}: is empty; all processes call the ledger the same, and themselves something else")
+        # What may be said of a store is checked where it is said.
+        said = ClusterConfig(
+            "redis://", on_store_lost=on_store_lost, local_share=local_share, withheld=withheld, store_timeout=store_timeout
+        )
+        on_store_lost = said.on_store_lost
         if not limits.delivery_guard:
             raise ValueError("delivery_guard: 0 leaves no time to ask a shared store; give twice the seconds that may take")
         whole = {quota.field: min(quota.limit, MOST) for quota in quotas_of(limits)}

@@ -7,7 +7,18 @@ from typing import Any
 
 import pytest
 
-from sansio import ClusterConfig, Deployment, RateLimiter, RateLimits, RemoteEngineConfig, Secret, StrictRateLimiter, Wait
+from drivers.sync_driver import RemoteEngine
+from sansio import (
+    ClusterConfig,
+    Deployment,
+    Permit,
+    RateLimiter,
+    RateLimits,
+    RemoteEngineConfig,
+    Secret,
+    StrictRateLimiter,
+    Wait,
+)
 from sansio.cluster.approximate import ApproximateMember
 from sansio.cluster.escrow import EscrowMember
 from sansio.cluster.limiters import limiter_of, without
@@ -103,3 +114,50 @@ def test_a_local_share_is_a_part_of_the_whole_limit() -> None:
     limiter.exchanged(StoreLost("gone"), 1.0, 1001.0)
     levels = limiter.snapshot(1.0).requests
     assert levels is not None and (levels.limit, levels.available) == (50, 10)
+
+
+@pytest.mark.parametrize(
+    ("field", "value"),
+    [
+        ("on_store_lost", "blah"),
+        ("withheld", 1.5),
+        ("local_share", -3),
+        ("store_timeout", -1.0),
+        ("key", ""),
+        ("member", ""),
+    ],
+)
+def test_what_a_strict_limiter_cannot_do_is_refused(field: str, value: Any) -> None:
+    options: dict[str, Any] = {"key": "k", "member": "m", field: value}
+    with pytest.raises(ValueError, match=f"^{field}: "):
+        StrictRateLimiter(RateLimits(requests_per_minute=5), **options)
+
+
+def test_a_word_is_as_good_as_its_member() -> None:
+    options: dict[str, Any] = {"on_store_lost": "local_share", "local_share": 0.2}
+    limiter = StrictRateLimiter(RateLimits(requests_per_minute=10), key="k", member="m", **options)
+    assert limiter.reserve(1, 0, 0, 0.0) == Wait(None)
+    limiter.exchange(0.0, 1000.0)
+    limiter.exchanged(StoreLost("gone"), 1.0, 1001.0)
+    assert isinstance(limiter.reserve(1, 0, 0, 1.0), Permit)
+
+
+def test_estimates_may_be_believed() -> None:
+    limits = RateLimits(tokens_per_minute=1000)
+    for error, more in ((None, False), (0.3, True)):
+        config = ClusterConfig(URL, on_store_lost="local_share", local_share=0.9, estimate_error=error)
+        limiter = limiter_of(limits, config, "n", "m")
+        permit = limiter.reserve(1, 100, 0, 0.0)
+        assert isinstance(permit, Permit)
+        assert (permit.charges[0].amount > 100) is more
+
+
+def test_an_engine_that_another_process_has_made_is_not_entered(monkeypatch: pytest.MonkeyPatch) -> None:
+    """It would call itself by its parent's name in the store."""
+    deployment = Deployment(name="chat", model="gpt-4o", runtime_config={"api_key": Secret.inline("k")})
+    engine, alone = RemoteEngine(deployment, cluster=URL), RemoteEngine(deployment)
+    monkeypatch.setattr("os.getpid", lambda: -1)
+    with pytest.raises(RuntimeError, match="make it after the fork"), engine:
+        pass
+    with alone:
+        assert alone.metrics().submitted == 0

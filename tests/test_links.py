@@ -25,7 +25,7 @@ from sansio.cluster.store import Publish, Published, StoreLost, StoreReply, Swap
 from sansio.deployment import Deployment, RemoteEngineConfig
 from sansio.engine import RemoteEngineCore
 from sansio.errors import NetworkError
-from sansio.events import AskStore, Complete, Drained, Effect, Event, StartAttempt, StoreReport, Tick
+from sansio.events import AskStore, Complete, Drained, Effect, Event, Notice, StartAttempt, StoreReport, Tick
 from sansio.rate_limit import RateLimiter, RateLimits, quotas_of
 from sansio.simulation.world.shared_store import SharedStore
 from sansio.trace import trace_line
@@ -729,3 +729,21 @@ class AnyReports(RuleBasedStateMachine):
 
 AnyReports.TestCase.settings = settings(max_examples=80, stateful_step_count=40, deadline=None)
 TestAnyReports = AnyReports.TestCase
+
+
+# ---- who is told ---------------------------------------------------------------------------------------------------------
+
+
+def test_a_store_that_is_lost_and_one_that_is_back_are_told_once_each_time(parts: Parts) -> None:
+    rig = StoreRig(deployment(limits=LIMITS))
+    rig.submit(0)
+    told: list[Any] = []
+    for reply in (StoreLost("refused"), StoreLost("refused"), ANSWER, ANSWER, StoreLost("no answer in time")):
+        rig.answer(reply)
+        told += [effect.detail for effect in rig.effects if isinstance(effect, Notice) and effect.kind == "store"]
+        rig.tick_at_deadline()
+    assert told == [
+        {"state": "lost", "reason": "refused"},
+        {"state": "back", "reason": ""},
+        {"state": "lost", "reason": "no answer in time"},
+    ]

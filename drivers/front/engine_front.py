@@ -11,6 +11,7 @@ from __future__ import annotations
 import itertools
 import logging
 import math
+import os
 import random
 import time
 from abc import ABC, abstractmethod
@@ -123,6 +124,7 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         self.client: ClientT = client
         """Who moves the bytes."""
         self._on_notice = on_notice
+        self._process = os.getpid()
         self._armed = math.inf
         self._ids = itertools.count(1)
         self._running = False
@@ -162,7 +164,10 @@ class EngineFront(ABC, Generic[CallT, ClientT]):
         """Nothing is outstanding any more: tell whoever drains or closes."""
 
     def _begin(self) -> None:
-        """The engine is entered."""
+        """The engine is entered. Raises `RuntimeError` for one with a cluster that another process has made."""
+        if self.config.shared is not None and os.getpid() != self._process:
+            # What was forked would call itself by the same name in the store, and one process's share would be spent twice.
+            raise RuntimeError("an engine with a cluster is made in the process that uses it: make it after the fork")
         self._running = True
         if self._choice is not None and self._choice.detail is not None:
             self._notify(Notice("client", "", self.now(), self.unix_now(), None, self._choice.detail))

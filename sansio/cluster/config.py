@@ -58,7 +58,9 @@ class ClusterConfig:
     interval: seconds between exchanges; ``None``: a sixtieth of the limit's window, within 0.05 and 1.0. lease: seconds
     after the last exchange that a process goes on; ``None``: five intervals (at least 1.0) for escrow, five windows for
     approximate. store_timeout: seconds the store has for an answer. share_circuits: whether an endpoint's circuit that opens
-    in one process opens in all. prefix: what the names of all keys in the store begin with.
+    in one process opens in all. estimate_error: how far off (one standard deviation, as a part) estimates of tokens are
+    taken to be until enough requests have ended to know, and so much more is charged meanwhile; ``None``: they are believed.
+    prefix: what the names of all keys in the store begin with.
     Raises `ValueError` naming the field.
     """
 
@@ -72,6 +74,7 @@ class ClusterConfig:
     lease: float | None = None
     store_timeout: float = 1.0
     share_circuits: bool = False
+    estimate_error: float | None = 0.3
     prefix: str = "remote-core"
 
     def __post_init__(self) -> None:
@@ -104,6 +107,11 @@ class ClusterConfig:
                 raise ValueError(f"{name}: {value!r} is not a number of seconds above 0")
         if not isinstance(self.share_circuits, bool):
             raise ValueError(f"share_circuits: {self.share_circuits!r} is neither True nor False")
+        error = self.estimate_error
+        if error is not None and (isinstance(error, bool) or not isinstance(error, (int, float)) or not 0 <= error <= 1):
+            raise ValueError(
+                f"estimate_error: {error!r} is outside 0 <= estimate_error <= 1 (a part of the estimate), or None"
+            )
         if not isinstance(self.prefix, str) or not self.prefix or not self.prefix.isprintable():
             raise ValueError(f"prefix: {self.prefix!r} is not a non-empty string of printable characters")
 

@@ -177,7 +177,6 @@ class EscrowMember:
         self._listen(holdings, now)
         if self._pending is None and self._looked and not self._gone:
             draft = self._draft(holdings)
-            self._kept = draft.moves.kept_before
             if draft.is_worth_it or self._now >= self._replaced_at + self._terms.ttl / (2 * _WATCHES_PER_TTL):
                 self._seq += 1
                 question = Swap(self._key, self._version, draft.bank.encode(), self._terms.ttl)

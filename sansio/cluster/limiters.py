@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from dataclasses import replace
-from typing import Any, Final
+from typing import Any
 
 from ..rate_limit import RateLimiter, RateLimits, quotas_of
 from ..strict_limiter import StrictRateLimiter
@@ -13,16 +13,13 @@ from .escrow import EscrowMember
 from .member import Member
 from .shared_limiter import SharedRateLimiter
 
-_DOUBT: Final = 0.3
-"""How far off (one standard deviation) the estimates of codecs are taken to be before any is settled, where the promise is
-that many processes together never exceed a limit: that of estimates anywhere between half and one and a half of the truth. A
-process by itself believes them: what it gets wrong, a 429 and its own ledger put right."""
-
 
 def limiter_of(limits: RateLimits, cluster: ClusterConfig | None, name: str, member: str) -> RateLimiter:
     """The limiter for ``limits``. name: what all processes call the limit. member: what this one calls itself.
 
-    One that is shared is also an `Exchanging`. Raises `ValueError` for strict limits without a cluster.
+    One that is shared is also an `Exchanging`, and doubts the estimates of tokens: there the promise is that many processes
+    together never exceed a limit. A process by itself believes them: what it gets wrong, a 429 and its own ledger put right.
+    Raises `ValueError` for strict limits without a cluster.
     """
     if cluster is None or not quotas_of(limits):
         return RateLimiter(limits)
@@ -37,7 +34,7 @@ def limiter_of(limits: RateLimits, cluster: ClusterConfig | None, name: str, mem
             on_store_lost=cluster.on_store_lost,
             local_share=cluster.local_share,
             withheld=cluster.withheld,
-            doubt=_DOUBT,
+            doubt=cluster.estimate_error,
         )
     handed_out = without(limits, cluster.withheld)
     return SharedRateLimiter(
@@ -45,7 +42,7 @@ def limiter_of(limits: RateLimits, cluster: ClusterConfig | None, name: str, mem
         _member_of(handed_out, cluster, key, member),
         on_store_lost=cluster.on_store_lost,
         local_share=min(1.0, cluster.local_share / (1.0 - cluster.withheld)),
-        doubt=_DOUBT,
+        doubt=cluster.estimate_error,
     )
 
 

@@ -48,7 +48,7 @@ class SharedRateLimiter(RateLimiter):
             dimension.limit = quota.limit
         if self._at_a_time is not None:
             self._at_a_time = member.quotas[-1].limit
-        self._local = [int(q.limit * local_share) if on_store_lost is OnStoreLost.LOCAL_SHARE else 0 for q in quotas]
+        self._local = [int(q.limit * local_share) if on_store_lost == OnStoreLost.LOCAL_SHARE else 0 for q in quotas]
         self._needs = [0] * len(quotas)
         self._totals = [0] * len(quotas)
         self._hungry = False
