@@ -178,6 +178,11 @@ def test_what_is_no_document_at_all_is_none(document: bytes) -> None:
     assert doubt_about(document, TERMS) == TERMS.reissue
 
 
+def test_terms_without_limits_are_none() -> None:
+    document = mangled(put("terms", "limits", []))
+    assert doubt_about(document, TERMS) == TERMS.reissue
+
+
 def test_what_others_may_hold_by_other_terms_is_waited_for() -> None:
     longer, absurd = Terms.of(QUOTAS, 50.0), Terms.of([Quota("requests_per_minute", 1, 1e300)], 1e300)
     assert doubt_about(RightsBank.found(longer, "x", 0.0).encode(), TERMS) == longer.reissue
@@ -317,6 +322,20 @@ def test_a_visit_moves_what_is_cool_towards_the_target() -> None:
     assert (moves.grant, moves.short, moves.others_short) == ([10], [20], False)
     moves = call(bank, "a", demand=100, level=90)  # it used more than it holds: there is nothing to give
     assert (moves.give, moves.kept_before) == ([0], [20])
+
+
+def test_others_may_be_short_of_any_limit() -> None:
+    bank = RightsBank.found(TERMS, "era", 0.0)
+    for name, demand in (("a", [100, 0]), ("b", [10, 0])):
+        moves = bank.visit(name, Visit(1, demand, [0, 0], [0, 0], False))
+    moves = bank.visit("a", Visit(2, [100, 0], [100, 0], [0, 0], False))
+    assert moves is not None and moves.others_short and moves.short == [0, 0]
+
+
+def test_a_head_that_is_not_entitled_to_what_it_lacks_is_nobodys_concern() -> None:
+    bank = bank_with(10, a=(50, 100, 50, 30), b=(40, 100, 0, 0))
+    assert bank.targets(0) == {"a": 50, "b": 50}
+    assert call(bank, "b", demand=100).grant == [10]
 
 
 def test_a_visit_is_noted() -> None:
