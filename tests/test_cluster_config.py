@@ -26,6 +26,7 @@ def test_a_url_is_enough() -> None:
     assert (config.mode, config.on_store_lost, config.on_silence) == ("approximate", "fail_closed", "freeze")
     assert (config.local_share, config.withheld, config.store_timeout) == (0.0, 0.0, 1.0)
     assert (config.interval, config.lease, config.share_circuits, config.prefix) == (None, None, False, "remote-core")
+    assert config.estimate_error == 0.3
 
 
 @pytest.mark.parametrize(
@@ -117,6 +118,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
      r"^local_share: is 0, but on_store_lost is 'local_share'; give a part of each limit$"),
     *(({name: value}, rf"^{name}: .* is not a number of seconds above 0$")
       for name in ("interval", "lease", "store_timeout") for value in NOT_SECONDS),
+    *(({"estimate_error": value}, r"^estimate_error: .* is outside 0 <= estimate_error <= 1 \(a part .*\), or None$")
+      for value in (-0.1, 1.1, math.nan, math.inf, True, "0.3", [])),
     ({"store_timeout": None}, r"^store_timeout: None is not a number of seconds above 0$"),
     *(({"share_circuits": value}, r"^share_circuits: .* is neither True nor False$") for value in (None, 1, 0, "yes")),
     *(({"prefix": value}, r"^prefix: .* is not a non-empty string of printable characters$")
@@ -160,6 +163,11 @@ def test_what_is_no_configuration_is_told_what_would_be(value: Any, told: str) -
     with pytest.raises(ValueError, match=told) as refused:
         ClusterConfig.of(value)
     assert_hidden(refused.value)
+
+
+@pytest.mark.parametrize("error", [None, 0, 0.5, 1])
+def test_estimates_may_be_believed_or_doubted(error: float | None) -> None:
+    assert ClusterConfig("redis://h", estimate_error=error).estimate_error == error
 
 
 def test_no_local_share_is_needed_where_none_is_taken() -> None:

@@ -271,6 +271,33 @@ def test_a_store_that_is_lost_is_asked_again_and_nobody_fails_by_it(parts: Parts
     assert rig.starts() == [1]
 
 
+def test_operators_are_told_when_the_store_is_lost_and_why_and_when_it_is_back(parts: Parts) -> None:
+    rig = StoreRig()
+    rig.submit(1)
+    told: list[list[dict[str, Any]]] = []
+    for reply in (ANSWER, StoreLost("refused"), StoreLost("timed out"), ANSWER, ANSWER, StoreLost("gone")):
+        rig.answer(reply)
+        told.append(rig.notices("store"))
+        rig.tick_at_deadline()
+    lost, back = {"state": "lost", "reason": "refused"}, {"state": "back", "reason": ""}
+    assert told == [[], [lost], [], [back], [], [{"state": "lost", "reason": "gone"}]]
+
+
+def test_and_which_deployment_it_is_shared_for(parts: Parts) -> None:
+    limits = {"requests_per_minute": 10}
+    rig = StoreRig(deployment("one", limits=limits), deployment("two", limits=limits, model="gpt-4o-mini"))
+    rig.submit(1, "two")
+    rig.answer(StoreLost("refused"))
+    assert [(each.kind, each.deployment, each.now) for each in rig.of(Notice)] == [("store", "two", rig.now)]
+
+
+def test_a_driver_that_does_not_report_is_a_reason_too(parts: Parts) -> None:
+    rig = StoreRig()
+    rig.submit(1)
+    rig.tick_at_deadline()
+    assert rig.notices("store") == [{"state": "lost", "reason": "the driver did not report"}]
+
+
 def test_a_lease_that_ends_stops_new_attempts_and_leaves_those_alone_that_run(parts: Parts) -> None:
     rig = StoreRig()
     rig.submit(1)
