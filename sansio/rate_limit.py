@@ -199,6 +199,7 @@ class RateLimiter:
         "_at_a_time",
         "_concurrent",
         "_dimensions",
+        "_doubted",
         "_doubts",
         "_granted",
         "_heard_from",
@@ -220,6 +221,8 @@ class RateLimiter:
         self.limits = limits
         self._dimensions: tuple[_Dimension, ...] = _dimensions_of(limits, doubt or 0.0)
         self._doubts = doubt is not None
+        self._doubted = tuple([dimension for dimension in self._dimensions if dimension.kind])
+        """Those whose costs are estimates."""
         self._lessons: deque[Permit] = deque()
         """Permits whose turn to be learnt from has not come, in the order in which they were granted."""
         self._at_a_time = limits.concurrent_requests
@@ -399,9 +402,8 @@ class RateLimiter:
         if not self._doubts:
             return costs
         held = list(costs)
-        for dimension in self._dimensions:
-            if dimension.kind:
-                held[dimension.kind] = dimension.held_for(costs[dimension.kind])
+        for dimension in self._doubted:
+            held[dimension.kind] = dimension.held_for(costs[dimension.kind])
         return held[0], held[1], held[2], held[3]
 
     def _grant(self, costs: tuple[int, ...], now: float, input_tokens: int, output_tokens: int) -> Permit:
@@ -476,17 +478,19 @@ class RateLimiter:
 
     def _observe(self, permit: Permit, used: tuple[int, int, int, int], seconds: float) -> None:
         """How wrong an estimate was."""
-        estimated = _estimate_of(permit)
-        for dimension in self._dimensions:
-            if dimension.kind:
-                dimension.error.observe(estimated[dimension.kind], used[dimension.kind], seconds)
+        given, wanted = permit.input_tokens, permit.output_tokens
+        estimated = (permit.requests, given + wanted, given, wanted)
+        for dimension in self._doubted:
+            dimension.error.observe(estimated[dimension.kind], used[dimension.kind], seconds)
 
     def _count_under_way(self, permit: Permit, by: int) -> None:
         """A permit begins or ends, whose use is known by its estimate only."""
-        estimated = _estimate_of(permit)
-        for dimension in self._dimensions:
-            if dimension.kind:
-                dimension.count_under_way(estimated[dimension.kind], by)
+        given, wanted = permit.input_tokens, permit.output_tokens
+        estimated = (permit.requests, given + wanted, given, wanted)
+        for dimension in self._doubted:
+            estimate = estimated[dimension.kind]
+            dimension.under_way += by * estimate
+            dimension.under_way_squares += by * estimate * estimate
 
 
 class _Dimension:
@@ -512,11 +516,6 @@ class _Dimension:
         together = self.under_way + estimate
         equals = together * together / (self.under_way_squares + estimate * estimate)
         return min(self.limit, max(estimate, math.ceil(estimate * self.error.factor(equals))))
-
-    def count_under_way(self, estimate: int, by: int) -> None:
-        """One more (or less) with such an estimate is under way."""
-        self.under_way += by * estimate
-        self.under_way_squares += by * estimate * estimate
 
 
 def _dimensions_of(limits: RateLimits, doubt: float) -> tuple[_Dimension, ...]:
@@ -594,12 +593,6 @@ class _Throttling:
 
     def _reached_at(self, percent: int) -> float:
         return self._rising_from + (percent - self._base) * self._step
-
-
-def _estimate_of(permit: Permit) -> tuple[int, int, int, int]:
-    """What a permit was granted for, by kind."""
-    given, wanted = permit.input_tokens, permit.output_tokens
-    return permit.requests, given + wanted, given, wanted
 
 
 def _lowered(limit: int, percent: int) -> int:

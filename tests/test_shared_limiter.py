@@ -435,7 +435,10 @@ def test_what_was_granted_before_counts_against_the_local_share() -> None:
     assert limiter.reserve(1, 0, 0, SPAN) == Wait(None)
 
 
-@pytest.mark.parametrize(("options", "granted"), [({}, 0), (LOCAL, 2), ({"local_share": 0.25}, 0)])
+@pytest.mark.parametrize(
+    ("options", "granted"),
+    [({}, 0), (LOCAL, 2), ({"local_share": 0.25}, 0), ({"on_store_lost": "local_share", "local_share": 0.25}, 2)],
+)
 def test_a_store_that_never_answered_is_lost_when_the_member_says_so(options: dict[str, Any], granted: int) -> None:
     limiter, part = shared(options=options, requests_per_minute=10)
     assert limiter.reserve(1, 0, 0, 0.0) == Wait(None)  # it may answer yet
