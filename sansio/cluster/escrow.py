@@ -13,9 +13,10 @@ does no harm:
 
 A store may also forget. Where the document is gone, is an older one, or is another's who did not know of this one, nobody
 can say who holds what. A member that notices drops its rights and founds a new document, by which nothing is granted until
-all that could be held by any earlier one is over (`RightsBank.heir`). What cannot be helped: a process that has never seen a
-document finds a store that has just lost one, and starts at once. And no version may come twice in a store's life, or the
-very question that was meant for the first could be heard at the second.
+all that could be held by any earlier one is over (`RightsBank.heir`). What cannot be helped: until the first who knows
+better has come, others believe what they find. So a process that has never seen a document, and finds a store that has just
+lost one, starts at once. And no version may come twice in a store's life, or the very question that was meant for the first
+could be heard at the second.
 
 It is taken for granted that a monotonic clock runs while its process may run, right to one part in a hundred; and that what
 is counted at a time (a span of 0) does not run on for longer than the longest span after its member's lease, or its leave.
