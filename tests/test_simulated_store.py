@@ -4,10 +4,13 @@ from __future__ import annotations
 
 import pytest
 
+from sansio.cluster.config import ClusterConfig, SharingMode
 from sansio.cluster.store import Publish, Published, Quota, StoreLost, StoreReply, Swap, Swapped, Take, Taken
 from sansio.deployment import Deployment, RemoteEngineConfig
+from sansio.rate_limit import RateLimits
 from sansio.secret import Secret
 from sansio.simulation.world.clock import VirtualClock, chance
+from sansio.simulation.world.plan import LEVELS, CallerPlan, Level
 from sansio.simulation.world.shared_store import SharedStore, StoreConditions, StoreWay
 from sansio.simulation.world.world import World
 
@@ -254,8 +257,8 @@ def test_the_same_seed_gives_the_same_weather() -> None:
 # ---- in a world -------------------------------------------------------------------------------------------------------
 
 
-def deployment() -> Deployment:
-    runtime = {"endpoint": "http://host/v1", "api_key": Secret.inline("k")}
+def deployment(limits: RateLimits | None = None) -> Deployment:
+    runtime = {"endpoint": "http://host/v1", "api_key": Secret.inline("k"), "rate_limits": limits or RateLimits()}
     return Deployment(name="d", model="m", runtime="openai", runtime_config=runtime)
 
 
@@ -273,6 +276,28 @@ def test_a_world_whose_processes_share_has_a_store_with_a_way_for_each() -> None
     way.ask(publish("a"), answer)
     world.run(5.0)
     assert [type(each) for each in heard] == [StoreLost, Published]
+
+
+@pytest.mark.parametrize("level", LEVELS)
+@pytest.mark.parametrize(("mode", "strict"), [("escrow", False), ("approximate", False), ("approximate", True)])
+def test_an_engine_in_a_world_grants_what_it_has_of_a_shared_limit(level: Level, mode: str, strict: bool) -> None:
+    limits = RateLimits(requests_per_minute=10, window=4.0, strict=strict)
+    cluster = ClusterConfig("redis://store", mode=SharingMode(mode))
+    world = World(RemoteEngineConfig((deployment(limits),), cluster=cluster), level=level)
+    assert world.store is not None
+    world.store.gone = True
+    for number in range(15):
+        world.call(CallerPlan(number, 0.0, "d", f"prompt {number}"))
+    world.run(8.0)
+    assert len(world.node.calls) == 15
+    world.store.gone = False
+    world.run(4.0)
+    assert len(world.node.calls) == 5
+    world.run()
+    asked = world.store.executed
+    world.node.close()
+    world.run(1.0)
+    assert asked > 3 and world.store.executed == asked + 1  # it says farewell
 
 
 def test_a_world_of_one_process_has_none() -> None:

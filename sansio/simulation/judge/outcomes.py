@@ -12,10 +12,11 @@ import math
 from collections.abc import Callable, Sequence
 from typing import Any
 
-from ...errors import InferenceError, NetworkError
+from ...errors import InferenceError
 from ...events import (
     AbortAttempt,
     AddRequest,
+    AskStore,
     AttemptEnded,
     Cancel,
     Close,
@@ -30,6 +31,7 @@ from ...events import (
     RefreshSession,
     SessionReport,
     StartAttempt,
+    StoreReport,
     Tick,
 )
 from ...exchange import Exchange
@@ -41,7 +43,7 @@ from .observed_core import ObservedCore
 from .queueing import Queueing
 from .retrying import Retrying
 from .secrecy import Secrecy
-from .seen import Asked, LaneSeen
+from .seen import Asked, LaneSeen, ran_nothing
 from .violation import InvariantViolated
 
 
@@ -54,6 +56,8 @@ class Outcomes:
         self._requests: dict[int, Asked] = {}
         self._unreported: dict[tuple[int, int], Exchange] = {}
         """Attempts that were called off and owe a report, by request and attempt."""
+        self._questions: set[tuple[int, int]] = set()
+        """Those to the store that no report has answered."""
         self._counts = Counts(core)
         self._queueing = Queueing(core, list(self._lanes.values()))
         self._deadlines = Deadlines()
@@ -77,6 +81,7 @@ class Outcomes:
             Committed: self._committed,
             AttemptEnded: self._attempt_ended,
             SessionReport: self._session_reported,
+            StoreReport: lambda event: self._questions.discard((event.link, event.ask)),
             Tick: self._ticked,
             Drain: self._drain,
             Close: self._close,
@@ -86,6 +91,7 @@ class Outcomes:
             AbortAttempt: self._aborted,
             Complete: self._completed,
             RefreshSession: self._ignored,
+            AskStore: lambda order: self._questions.add((order.link, order.ask)),
             Notice: self._noticed,
             Drained: self._drained,
         }
@@ -112,7 +118,7 @@ class Outcomes:
             settle(self._subject)
         self._counts.check(len(self._requests))
         self._queueing.check_running(6)
-        if self._draining and not self._requests and not self._unreported:
+        if self._draining and not (self._requests or self._unreported or self._questions):
             raise InvariantViolated(17, "nothing is outstanding any more, and it does not say that it is drained")
         heap = self._deadlines.heap
         if heap and heap[0][0] <= self._now:
@@ -160,7 +166,7 @@ class Outcomes:
         assert exchange is not None
         asked.committed = committed = asked.committed or exchange.committed
         self._stop(asked)
-        if event.sent and not (usage is None and _ran_nothing(exchange, error)):
+        if event.sent and not (usage is None and ran_nothing(exchange, error)):
             self._counts.used(usage)
         self._deadlines.reported(asked, now)
         if error is None:
@@ -178,7 +184,7 @@ class Outcomes:
         exchange = self._unreported.pop((event.request_id, event.attempt), None)
         if exchange is not None:
             self._late = self._step
-            if event.sent and not (event.usage is None and _ran_nothing(exchange, event.error)):
+            if event.sent and not (event.usage is None and ran_nothing(exchange, event.error)):
                 self._counts.used(event.usage)
 
     def _session_reported(self, event: SessionReport) -> None:
@@ -341,8 +347,3 @@ class Outcomes:
     def _forget(self, asked: Asked) -> None:
         asked.over = True
         self._queueing.over(asked)
-
-
-def _ran_nothing(exchange: Exchange, error: InferenceError | None) -> bool:
-    """Whether the provider refused an attempt, or said that it never looked: then it used nothing."""
-    return exchange.refused or (isinstance(error, NetworkError) and error.unprocessed)

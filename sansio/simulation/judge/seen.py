@@ -9,7 +9,7 @@ import enum
 import math
 from collections import deque
 
-from ...errors import InferenceError
+from ...errors import InferenceError, NetworkError
 from ...events import AddRequest
 from ...exchange import Exchange
 from ...lane import Lane
@@ -119,3 +119,8 @@ class Asked:
 
     def __str__(self) -> str:
         return f"request {self.id} of {self.lane.name!r}"
+
+
+def ran_nothing(exchange: Exchange, error: InferenceError | None) -> bool:
+    """Whether the provider refused an attempt, or said that it never looked: then it used nothing."""
+    return exchange.refused or (isinstance(error, NetworkError) and error.unprocessed)
