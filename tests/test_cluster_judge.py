@@ -59,6 +59,7 @@ class Court:
     def end(self, grant: Grant, at: float, tokens: int | None) -> None:
         process = self.processes[grant.life]
         process.seen = at
+        self.judge.stopped(grant)
         usage = None if tokens is None else TokenUsage(tokens // 2, tokens - tokens // 2)
         process.limiter.settle(self.permits[id(grant)], usage, at)
         self.judge.ended(cast(Process, process), grant, usage)
@@ -66,6 +67,7 @@ class Court:
     def call_off(self, grant: Grant, at: float) -> None:
         process = self.processes[grant.life]
         process.seen = at
+        self.judge.stopped(grant)
         process.limiter.cancel(self.permits[id(grant)], False, at)
         self.judge.called_off(cast(Process, process), grant)
 
@@ -158,7 +160,7 @@ def test_a_limiter_counts_what_its_process_was_charged() -> None:
     grant = court.grant(0, 0.0, tokens=100)
     other = court.grant(0, 0.0, tokens=100)
     court.processes[0].limiter.cancel(court.permits[id(other)], False, 1.0)
-    court.judge.stopped(other)
+    court.judge._books[0].running -= 1
     with violated(10, "life 0 counts 1 of requests_per_minute, where its span holds 2"):
         court.end(grant, 1.0, 50)
 

@@ -18,6 +18,13 @@ from .plan import FASTEST_DRIFT, ClusterPlan, Demand, Life, Trouble
 
 _URL: Final = "redis://store"
 
+_COUNTS: Final = (2, 2, 2, 3, 3, 3, 4, 4, 5, 5, 6, 6, 7, 8, 10, 12, 16, 32)
+"""How many processes there are at the beginning."""
+
+_MANY: Final = 6
+_LEAST_EACH: Final = 40
+"""A limit allows so many requests in a window for each of them: else what one keeps ready is much of it."""
+
 
 @dataclass(frozen=True, slots=True)
 class ClusterScenario:
@@ -51,8 +58,8 @@ def cluster_plan(scenario: str, seed: int) -> ClusterPlan:
         hint = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(CLUSTERS)}"
         raise ValueError(f"scenario: {scenario!r} is unknown; {hint}")
     rng = chance(seed, "cluster", scenario)
-    count = rng.choice((2, 2, 3, 3, 4, 5, 6, 8, 12, 16, 32))
-    tokens, per_window = rng.choice((20, 100, 1000)), max(40 * count, rng.choice((150, 300, 600)))
+    count = rng.choice(_COUNTS)
+    tokens, per_window = rng.choice((20, 100, 1000)), max(_LEAST_EACH * count, rng.choice((150, 300, 600)))
     limits = _limits(rng, tokens, per_window, found.strict)
     cluster = _configured(rng, found, limits, count)
     span = limits.window + limits.delivery_guard
@@ -68,9 +75,9 @@ def cluster_plan(scenario: str, seed: int) -> ClusterPlan:
         for number in range(count)
     ]
     lease = cluster.lease_for(limits.window)
-    scene = trouble.Scene(
-        seconds, span, lease, cluster.store_timeout, found.strict, found.mode is SharingMode.APPROXIMATE and not found.strict
-    )
+    shares = found.mode is SharingMode.APPROXIMATE and not found.strict
+    loses, splits = found.strict or (shares and maybe(rng, 0.2)), shares and maybe(rng, 0.3)
+    scene = trouble.Scene(seconds, span, lease, cluster.store_timeout, loses, splits)
     struck: list[Trouble] = []
     if maybe(rng, 0.7):
         born, struck = trouble.ends(rng, scene, lives)
@@ -119,16 +126,16 @@ def _limits(rng: Random, tokens: int, per_window: int, strict: bool) -> RateLimi
 def _configured(rng: Random, found: ClusterScenario, limits: RateLimits, count: int) -> ClusterConfig:
     """How the processes share. Where there are many, they ask less often."""
     local = maybe(rng, 0.25) and limits.concurrent_requests is None and limits.burst is None
+    often = (8.0, 15.0, 30.0) if count <= _MANY else (4.0, 8.0)
+    interval = None if count <= _MANY and maybe(rng, 0.5) else limits.window / rng.choice(often)
     return ClusterConfig(
         _URL,
         mode=found.mode,
         on_store_lost=OnStoreLost.LOCAL_SHARE if local else OnStoreLost.FAIL_CLOSED,
         local_share=0.02 if local else 0.0,
         withheld=rng.choice((0.1, 0.5)) if local else 0.0,
-        on_silence=rng.choice(list(OnSilence)),
-        interval=limits.window / rng.choice((8.0, 15.0, 30.0) if count <= 6 else (4.0, 8.0))
-        if count > 6 or maybe(rng, 0.5)
-        else None,
+        on_silence=OnSilence.EXPAND if maybe(rng, 0.2) else OnSilence.FREEZE,
+        interval=interval,
         lease=limits.window * rng.choice((0.25, 1.0)) if maybe(rng, 0.4) else None,
         store_timeout=limits.window * rng.choice((0.05, 0.25)),
     )

@@ -101,24 +101,23 @@ class ClusterJudge:
         return grant
 
     def ended(self, process: Process, grant: Grant, usage: TokenUsage | None) -> None:
-        """A request is over, and used so much; ``None``: nobody knows."""
-        self.stopped(grant)
+        """A process knows that a request is over, and what it used; ``None``: nobody knows."""
+        self._books[grant.life].running -= 1
         if usage is not None:
             self.corrected(grant, usage)
         self._check_level(process)
 
     def called_off(self, process: Process, grant: Grant) -> None:
-        """A request is over, and was never sent."""
-        self.stopped(grant)
+        """A process has called off a request that was never sent."""
+        self._books[grant.life].running -= 1
         self._edit(grant, [0] * len(self.dimensions))
         self._check_level(process)
 
     def stopped(self, grant: Grant) -> None:
-        """It does not run any more."""
+        """It does not run any more, whether or not its process knows."""
         if not grant.over:
             grant.over = True
             self.running -= 1
-            self._books[grant.life].running -= 1
 
     def corrected(self, grant: Grant, usage: TokenUsage) -> None:
         """What it used is known."""

@@ -29,15 +29,15 @@ class NaiveProvider:
     """A sliding window over what arrived: what came at ``t`` counts until ``t`` + window. What does not fit is refused, and
     not counted.
 
-    accepted, refused: how many were. used: what the accepted ones were together.
+    accepted, refused: how many were.
     """
 
     def __init__(self, limits: RateLimits) -> None:
         self.accepted = 0
         self.refused = 0
-        self.used = [0] * len(FIELDS)
         self._limits = [(kind, limit) for kind, field in enumerate(FIELDS) if (limit := getattr(limits, field)) is not None]
         self._window = limits.window
+        self._all: list[tuple[float, Amounts]] = []
         self._arrivals: deque[tuple[float, Amounts]] = deque()
         self._sums = [0] * len(FIELDS)
 
@@ -52,8 +52,15 @@ class NaiveProvider:
                 self.refused += 1
                 return f"{sums[kind]} + {used[kind]} in a window of {FIELDS[kind]}={limit}"
         arrivals.append((now, used))
+        self._all.append((now, used))
         self.accepted += 1
         for kind, amount in enumerate(used):
             sums[kind] += amount
-            self.used[kind] += amount
         return None
+
+    def mean_level(self, kind: int, span: float, since: float, until: float) -> float:
+        """How much of one amount had arrived within the last ``span`` seconds, on average between two instants."""
+        total = 0.0
+        for at, used in self._all:
+            total += used[kind] * max(0.0, min(at + span, until) - max(at, since))
+        return total / (until - since)

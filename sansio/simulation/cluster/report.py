@@ -21,7 +21,8 @@ class ClusterReport:
 
     requests: that were made; grants: that were let go; accepted: that the provider took; refusals: those it did not, in
     words. questions: that the store has answered. most: for each dimension the most that any span held, and its limit.
-    used: the part of the limit that was used at the end, by what the provider counted; ``None`` if it did not come to that.
+    used: how much of the limit was in use at the end, on average, by what the provider counted; ``None`` if it did not come
+    to that.
     digest: SHA-256 over all grants and refusals.
     """
 

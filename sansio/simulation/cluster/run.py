@@ -15,7 +15,7 @@ from ..judge.violation import InvariantViolated
 from ..scenarios.failure import Violation, violation_of
 from ..scenarios.run import advance
 from ..world.clock import chance
-from .bounds import allowed, counting_spans, recovery, refuses_nobody, shared
+from .bounds import allowed, counting_spans, recovery, shared
 from .cluster import Cluster
 from .counters import CounterModel
 from .judge import ClusterJudge
@@ -113,14 +113,14 @@ class _Run:
         if not cluster.alive:
             return
         self._counters.all_is_well(list(cluster.processes.values()))
-        before = list(cluster.traffic.provider.used)
+        began = cluster.clock.now
         for _ in range(SPANS_MEASURED):
             self._advance(cluster.clock.now + self._span)
             self._check_waiting()
         self._counters.agree(cluster.alive)
-        after = cluster.traffic.provider.used
+        level = cluster.traffic.provider.mean_level
         self.used = max(
-            (after[each.kind] - before[each.kind]) / (SPANS_MEASURED * self._span / each.span * shared(plan, each.limit))
+            level(each.kind, each.span, began, cluster.clock.now) / shared(plan, each.limit)
             for each in self._judge.dimensions
         )
         if self.used < (LEAST_USED_IN_DOUBT if plan.error else LEAST_USED):
@@ -143,9 +143,6 @@ class _Run:
         self._advance(cluster.clock.now + 2.0 * plan.answers_after + plan.limits.window)
         if self._judge.running:
             raise InvariantViolated(17, f"{self._judge.running} requests are under way, and nobody asks any more")
-        if cluster.traffic.refusals and refuses_nobody(plan):
-            count, first = len(cluster.traffic.refusals), cluster.traffic.refusals[0]
-            raise InvariantViolated(8, f"the provider refused {count}: {first}")
         for process in cluster.alive:
             process.leave()
         self._advance(cluster.clock.now + 2.0 * plan.cluster.store_timeout + plan.limits.window)

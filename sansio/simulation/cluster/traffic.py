@@ -3,13 +3,16 @@
 from __future__ import annotations
 
 import hashlib
+from collections.abc import Callable
 from functools import partial
 from random import Random
 from typing import Final
 
 from ...batch import TokenUsage
 from ...rate_limit import Permit
+from ..judge.violation import InvariantViolated
 from ..world.clock import VirtualClock, chance
+from .bounds import refuses_nobody
 from .counters import CounterModel
 from .judge import ClusterJudge, Grant
 from .naive_provider import Amounts, NaiveProvider
@@ -44,6 +47,7 @@ class Traffic:
         self._clock = clock
         self._judge = judge
         self._counters = counters
+        self._refuses_nobody = refuses_nobody(plan)
         self._fates: dict[int, Random] = {life.number: chance(plan.seed, "fates", life.number) for life in plan.lives}
         self._under_way: dict[int, set[Grant]] = {life.number: set() for life in plan.lives}
         limits = plan.limits
@@ -73,7 +77,7 @@ class Traffic:
         self._under_way[life].add(grant)
         delay = plan.delay * rng.random()
         if rng.random() < _NOT_SENT:
-            clock.call_later(delay, partial(process.do, partial(self._not_sent, process, permit, grant)))
+            self._later(delay, process, grant, partial(self._not_sent, process, permit, grant))
         else:
             clock.call_later(delay, partial(self._arrives, process, request, permit, grant))
 
@@ -95,8 +99,16 @@ class Traffic:
     def _note(self, *what: object) -> None:
         self.trace.update(f"{self._clock.now!r} {what}\n".encode())
 
-    def _not_sent(self, process: Process, permit: Permit, grant: Grant) -> None:
+    def _later(self, after: float, process: Process, grant: Grant, told: Callable[[], None]) -> None:
+        """After a while it is over, and its process is told as soon as it listens."""
+        self._clock.call_later(after, partial(self._over, process, grant, told))
+
+    def _over(self, process: Process, grant: Grant, told: Callable[[], None]) -> None:
         self._under_way[grant.life].discard(grant)
+        self._judge.stopped(grant)
+        process.do(told)
+
+    def _not_sent(self, process: Process, permit: Permit, grant: Grant) -> None:
         process.limiter.cancel(permit, False, process.read())
         self._judge.called_off(process, grant)
 
@@ -106,32 +118,30 @@ class Traffic:
         if refusal is not None:
             self._note("429", grant.life)
             self.refusals.append(f"at {clock.now:.6f} s, life {grant.life}: {refusal}")
+            if self._refuses_nobody:
+                raise InvariantViolated(8, f"the provider refuses life {grant.life}: {refusal}")
             hint = self._plan.limits.window * rng.random() / 4.0 if rng.random() < _HINTED else None
-            refused = partial(self._refused, process, permit, grant, hint)
-            clock.call_later(_REFUSAL_TAKES, partial(process.do, refused))
+            self._later(_REFUSAL_TAKES, process, grant, partial(self._refused, process, permit, grant, hint))
             return
         after = self._plan.answers_after * rng.uniform(0.5, 1.5)
         if rng.random() < _CALLED_OFF:
-            after *= rng.random()
-            clock.call_later(after, partial(process.do, partial(self._called_off, process, permit, grant)))
+            self._later(after * rng.random(), process, grant, partial(self._ends, process, permit, grant, None, True))
             return
         usage = TokenUsage(request.used.input_tokens, request.used.output_tokens)
         known = rng.random() >= _USE_UNKNOWN
-        end = partial(self._ends, process, permit, grant, usage if known else None)
-        clock.call_later(after, partial(process.do, end))
+        self._later(after, process, grant, partial(self._ends, process, permit, grant, usage if known else None))
         if not known and rng.random() < _LATE_WORD:
             late = partial(self._late_word, process, permit, grant, usage)
             clock.call_later(after + self._plan.limits.window * rng.random(), partial(process.do, late))
 
-    def _ends(self, process: Process, permit: Permit, grant: Grant, usage: TokenUsage | None) -> None:
-        self._under_way[grant.life].discard(grant)
-        process.limiter.settle(permit, usage, process.read())
+    def _ends(
+        self, process: Process, permit: Permit, grant: Grant, usage: TokenUsage | None, called_off: bool = False
+    ) -> None:
+        if called_off:
+            process.limiter.cancel(permit, True, process.read())
+        else:
+            process.limiter.settle(permit, usage, process.read())
         self._judge.ended(process, grant, usage)
-
-    def _called_off(self, process: Process, permit: Permit, grant: Grant) -> None:
-        self._under_way[grant.life].discard(grant)
-        process.limiter.cancel(permit, True, process.read())
-        self._judge.ended(process, grant, None)
 
     def _late_word(self, process: Process, permit: Permit, grant: Grant, usage: TokenUsage) -> None:
         process.limiter.report_usage(permit, usage, process.read())
