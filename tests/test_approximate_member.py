@@ -231,7 +231,7 @@ def test_only_so_much_of_a_claim_is_taken_as_fits() -> None:
     a.exchange()
     question = a.ask()
     assert claims_of(question) == [LIMIT]
-    a.needs = [70]
+    a.needs = [90]
     b = Node(board, "b")
     b.levels = [30]  # it has granted something by itself
     board.execute(b.ask())
@@ -254,10 +254,12 @@ def test_an_answer_to_another_question_says_nothing() -> None:
     assert not node.hear(Swapped(True, 1, b"", UNIX))
     node.ask()
     assert not node.hear(Published({}, UNIX))
+    until = node.member.valid_until()
+    board.t += 1.0
     question = node.ask()
     reply = board.execute(question)
     assert not node.hear(Published(reply.reports, math.nan))
-    assert node.allowance == LIMIT
+    assert (node.allowance, node.member.valid_until()) == (LIMIT, until)
 
 
 def test_what_comes_late_does_not_hide_what_was_published_since() -> None:
@@ -274,6 +276,18 @@ def test_what_comes_late_does_not_hide_what_was_published_since() -> None:
 
 
 def test_it_asks_again_at_once_only_so_often() -> None:
+    """Even where each answer shows that there is more to be had."""
+    node = Node(Board(), "a")
+    node.needs = [LIMIT]
+    answers: list[bool] = []
+    for number in range(10):
+        others = [90 - 2 * number]
+        node.board.entries["x"] = (0.0, math.inf, 7, with_(p1=number, p4=others, p5=others, p6=others, p9=[]))
+        answers.append(node.exchange())
+    assert answers == [True, True, True, False, True, True, True, False, True, True]
+
+
+def test_nor_without_end_where_two_change_places() -> None:
     _board, a, b = pair()
     b.needs, a.needs = [5], [5]
     asked = 0
@@ -425,6 +439,16 @@ def test_who_leaves_claims_what_it_used_until_that_has_cooled(on_silence: OnSile
     assert b.allowance == LIMIT
 
 
+def test_after_it_has_left_no_answer_brings_anything() -> None:
+    board = Board()
+    node = Node(board, "a")
+    node.exchange()
+    reply = board.execute(node.ask())
+    node.leave()
+    assert not node.hear(reply)
+    assert node.allowance == 0
+
+
 def test_who_has_said_nothing_has_nothing_to_take_back() -> None:
     node = Node(Board(), "a")
     assert node.leave() is None
@@ -504,11 +528,11 @@ def with_(**changed: Any) -> bytes:
     return json.dumps(report).encode()
 
 
-def alone_with(content: bytes, age: float = 0.0) -> Node:
+def alone_with(content: bytes, age: float = 0.0, **given: Any) -> Node:
     """One that asks for all it can have, with this on the board."""
     board = Board()
     board.entries["x"] = (-age, math.inf, 7, content)
-    node = Node(board, "a")
+    node = Node(board, "a", **given)
     node.needs = [LIMIT]
     node.exchange(3)
     return node
@@ -529,7 +553,7 @@ def test_a_report_is_read() -> None:
         with_(p9=[[label, [1]] for label in range(40)]),
         *(with_(p10=-1.0), with_(p10="1"), with_(p11=None), with_(p11=2)),
         with_().replace(b"[40]", b"[" + b"9" * 5_000 + b"]"),
-        with_()[:-1] + b"," + b"[" * 100_000 + b"]" * 100_000 + b"]",
+        with_()[:-1] + b"," + b"[" * 20_000 + b"]" * 20_000 + b"]",
         with_()[:-1] + b"," + json.dumps("x" * 70_000).encode() + b"]",
         b"[1e999" + with_()[2:],
     ],
@@ -581,6 +605,14 @@ def test_an_age_that_is_none_is_no_reason_to_forget(age: float) -> None:
     assert node.allowance == 60
 
 
+@pytest.mark.parametrize("on_silence", list(OnSilence))
+@pytest.mark.parametrize("leaves", [False, True])
+def test_what_a_silent_one_may_have_come_to_hold_is_not_taken(on_silence: OnSilence, leaves: bool) -> None:
+    """Whether or not it has heard that it may: it said what it claims."""
+    node = alone_with(with_(p4=[30], p5=[0], p11=leaves), age=10.0, on_silence=on_silence)
+    assert node.allowance == (LIMIT if on_silence is OnSilence.EXPAND and not leaves else 70)
+
+
 def test_garbage_in_the_place_of_somebody_known_does_not_free_what_it_holds() -> None:
     board, a, b = pair()
     put_at, ttl, sequence, _ = board.entries["a"]
@@ -619,6 +651,7 @@ def test_where_there_are_more_than_can_be_kept_in_mind_nobody_takes_anything() -
     node.needs = [90]
     node.exchange(3)
     assert node.allowance <= held
+    assert len(node.member._peers) == 512
 
 
 # ---- demand -----------------------------------------------------------------------------------------------------------
@@ -697,6 +730,31 @@ def test_who_is_idle_for_a_span_gives_its_share_back_and_asks_no_more() -> None:
     assert a.member.interval(hungry=False) == INTERVAL
     rounds([b, a], 3)
     assert a.allowance >= 5
+
+
+def test_a_share_is_not_given_back_before_that_has_been_published() -> None:
+    board, a, _ = pair()
+    board.t = COOLING - 1.0
+    question = a.ask()
+    assert claims_of(question) != [0]
+    board.t = COOLING + 1.0
+    a.hear(board.execute(question))
+    assert (a.allowance, a.member.interval(hungry=False)) == (0, INTERVAL)
+    a.exchange()
+    assert a.member.interval(hungry=False) == math.inf
+
+
+def test_a_share_that_has_become_smaller_is_published_so_at_once() -> None:
+    _, a, b = pair()
+    a.levels = [50]
+    a.needs = [1]
+    b.needs = [60]
+    rounds([a, b], 1)
+    a.exchange()
+    assert a.allowance == 40
+    a.levels = [30]
+    a.needs = [0]
+    assert claims_of(a.ask())[0] < 40
 
 
 def test_one_that_rests_and_is_not_answered_asks_again() -> None:
@@ -1088,7 +1146,7 @@ def assert_all_is_used(storm: Storm) -> None:
     assert hot.got >= 0.9 * 3 * storm.limit
 
 
-@settings(max_examples=20)
+@settings(max_examples=15)
 @given(st.integers(0, 2**32), st.integers(2, 6), st.sampled_from([60, 2000]))
 def test_in_no_storm_is_more_granted_than_the_limit(seed: int, count: int, limit: int) -> None:
     """Where shares are frozen, and there is one store that keeps what it was told: whatever else goes wrong."""
@@ -1100,7 +1158,7 @@ def test_in_no_storm_is_more_granted_than_the_limit(seed: int, count: int, limit
     assert_all_is_used(storm)
 
 
-@settings(max_examples=10)
+@settings(max_examples=8)
 @given(st.integers(0, 2**32), st.integers(2, 5), st.integers(0, 3))
 def test_where_it_is_expanded_the_parts_have_a_limit_each(seed: int, count: int, cut: int) -> None:
     """Each that is cut off is one by itself. When they are together again there is one limit, after a span."""
@@ -1128,7 +1186,7 @@ def test_they_do_have_it() -> None:
     assert storm.most[0] > 0.9 * 3 * 60
 
 
-@settings(max_examples=8)
+@settings(max_examples=5)
 @given(st.integers(0, 2**32), st.integers(2, 5), st.sampled_from(OnSilence))
 def test_a_store_that_forgets_everything_makes_two_of_one(seed: int, count: int, on_silence: OnSilence) -> None:
     storm = storm_of(seed, count, 60, on_silence)

@@ -461,7 +461,7 @@ class ApproximateMember:
 
     def _share(self, index: int, holding: Holding, unix_now: float) -> tuple[int, int]:
         """Its fair share of one dimension, as every member that knows the same computes it, and what to claim on the way
-        there: its part of what nobody holds."""
+        there, where that is more than it holds: its part of what nobody does."""
         if self._is_idle:
             return 0, 0
         limit = self._quotas[index].limit
@@ -478,7 +478,7 @@ class ApproximateMember:
         targets = fair_shares(limit, [self._demand(index, part, len(parts)) for part in parts])
         free = limit - sum(part.hold for part in parts)
         if free <= 0 or targets[0] <= hold:
-            return targets[0], hold
+            return targets[0], 0
         lacks = [max(0, target - part.hold) for target, part in zip(targets, parts, strict=True)]
         given = fair_shares(free, [_lack(part, lack) for part, lack in zip(parts, lacks, strict=True)])
         return targets[0], hold + min(lacks[0], given[0])

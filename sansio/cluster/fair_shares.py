@@ -26,7 +26,7 @@ from dataclasses import dataclass
 class Demand:
     """What one member asks for.
 
-    name: breaks ties. amount: what it uses; ``None`` is unbounded, it uses whatever it gets (and is eager). reserve: what it
+    name: breaks ties. amount: what it uses; ``None`` is unbounded, it uses whatever it gets. reserve: what it
     would like to have besides. eager: whether it comes first where something is left over. need: what the head of its queue
     costs, where that waits; 0 where nothing does. waiting: for how many seconds it has.
     A negative number counts as 0, and a need above the limit, which can never be met, as none.
@@ -52,7 +52,7 @@ def fair_shares(limit: int, demands: Sequence[Demand | int]) -> list[int]:
     shares = _needs(limit, asked, order)
     shares = _fill(limit, shares, [limit if demand.amount is None else demand.amount for demand in asked], order)
     shares = _fill(limit, shares, [share + demand.reserve for share, demand in zip(shares, asked, strict=True)], order)
-    eager = [number for number in order if asked[number].eager or asked[number].amount is None]
+    eager = [number for number in order if asked[number].eager]
     left = limit - sum(shares)
     for place, number in enumerate(eager or order):
         shares[number] += left // len(eager or order) + (place < left % len(eager or order))
