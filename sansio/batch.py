@@ -8,14 +8,17 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable, Mapping, Sequence
-from dataclasses import dataclass, field
-from typing import Any, Final, Literal, cast
+from dataclasses import dataclass, field, fields
+from typing import Any, Final, Literal, cast, get_args
 
 import msgspec
 
 Role = Literal["system", "developer", "user", "assistant", "tool"]
 FinishReason = Literal["stop", "length", "tool_calls", "content_filter", "continue", "error", "unknown"]
 """Why a choice ended, normalised; the provider's own word stays beside it (``raw_finish_reason``)."""
+
+CacheLifetime = Literal["short", "long"]
+"""How long a prompt is kept in a provider's cache: its shortest lifetime (Anthropic: 5 minutes) or the longer (an hour)."""
 
 Provenance = Literal["exact", "lower_bound", "unknown"]
 """How well a usage is known: as reported at the end, as far as reported before a break, or not at all."""
@@ -42,11 +45,30 @@ ContentPart = TextPart | ImagePart
 
 @dataclass(frozen=True, slots=True)
 class ToolCall:
-    """One call the model asks for. ``arguments`` is the JSON text as the model wrote it, not parsed."""
+    """One call the model asks for. ``arguments`` is the JSON text as the model wrote it, not parsed.
+
+    signature: opaque; a provider that gave one (Gemini) wants it back with the call.
+    """
 
     id: str
     name: str
     arguments: str
+    signature: str = ""
+
+
+@dataclass(frozen=True, slots=True)
+class Thought:
+    """A part of the model's reasoning that its provider wants back, unchanged, when the conversation goes on.
+
+    text: as far as it is shown. signature: opaque, proves or holds the rest. id: the provider's name for it, if any.
+    redacted: the signature holds all of it. (Anthropic: thinking blocks; Responses: reasoning items; Gemini: thought
+    signatures.)
+    """
+
+    text: str = ""
+    signature: str = ""
+    id: str = ""
+    redacted: bool = False
 
 
 @dataclass(frozen=True, slots=True)
@@ -61,7 +83,11 @@ class Tool:
 
 @dataclass(frozen=True, slots=True)
 class Message:
-    """One turn. ``tool_call_id`` belongs to a ``tool`` message, ``tool_calls`` and ``refusal`` to an ``assistant`` one.
+    """One turn. ``tool_call_id`` and ``is_error`` (the tool failed) belong to a ``tool`` message;
+    ``tool_calls``, ``refusal`` and ``thoughts`` to an ``assistant`` one (`Tokens.message` makes it of an answer).
+
+    cache: a hint, for how long to keep the prompt up to the end of this message in the provider's cache. Providers that
+    cache by themselves, or under a name (`ExecuteBatch.cache_key`), do not hear it.
 
     A content of ``None`` beside a call or a refusal, as providers send it, is taken for ``""``. Raises `ValueError` for any
     other content that is neither text nor a list of parts, and for calls that are no list of `ToolCall`.
@@ -73,9 +99,15 @@ class Message:
     tool_call_id: str | None = None
     tool_calls: Sequence[ToolCall] = ()
     refusal: str | None = None
+    thoughts: Sequence[Thought] = ()
+    is_error: bool = False
+    cache: CacheLifetime | None = None
 
     def __post_init__(self) -> None:
         _check_list("tool_calls", self.tool_calls, ToolCall, "ToolCall(id=…, name=…, arguments=…)")
+        _check_list("thoughts", self.thoughts, Thought, "Thought(text=…, signature=…)")
+        if self.cache not in (None, *get_args(CacheLifetime)):
+            raise ValueError(f"cache: {self.cache!r} is none of {', '.join(get_args(CacheLifetime))}, None")
         if self.content is None and (self.tool_calls or self.refusal):
             object.__setattr__(self, "content", "")
         if not isinstance(self.content, (str, Sequence)) or isinstance(self.content, (bytes, bytearray, memoryview)):
@@ -87,7 +119,9 @@ class ExecuteBatch:
     """One request to a model, in words that fit every provider.
 
     ``max_output_tokens`` counts reasoning too. ``response_format`` is ``"text"``, ``"json_object"`` or a JSON Schema
-    mapping. ``extra`` is passed through to the provider's body untouched and wins over what the codec wrote.
+    mapping. ``reasoning_effort`` is the provider's word for it. ``cache_key`` groups requests whose prompts begin alike, for
+    providers that cache by such a name. ``extra`` is passed through to the provider's body untouched and wins over what the
+    codec wrote.
     Raises `ValueError`, naming the field, for no messages, a number out of range, or what is of another type.
     """
 
@@ -102,6 +136,7 @@ class ExecuteBatch:
     seed: int | None = None
     response_format: str | Mapping[str, Any] | None = None
     reasoning_effort: str | None = None
+    cache_key: str | None = None
     metadata: Mapping[str, str] = field(default_factory=dict[str, str])
     extra: Mapping[str, Any] = field(default_factory=dict[str, Any])
 
@@ -159,8 +194,11 @@ class TokenUsage:
     """What one attempt used, in tokens.
 
     input_tokens: the whole prompt, cached parts included.
-    cached_input_tokens: the part of it read from a cache. cache_write_tokens: the part written to one.
+    cached_input_tokens: the part of it read from a cache. cache_write_tokens: the part written to one, of which
+    cache_write_long_tokens for its longer lifetime.
     output_tokens: everything billed as output, reasoning included. reasoning_tokens: the part of it that is reasoning.
+    service_tier: the provider's word for the tier that served it, such as ``"flex"``; empty where it does not say.
+    cost_usd: what the provider says it cost, in US dollars; ``None`` where it does not say.
     """
 
     input_tokens: int = 0
@@ -169,6 +207,9 @@ class TokenUsage:
     cache_write_tokens: int = 0
     reasoning_tokens: int = 0
     provenance: Provenance = "exact"
+    cache_write_long_tokens: int = 0
+    service_tier: str = ""
+    cost_usd: float | None = None
 
     @property
     def total_tokens(self) -> int:
@@ -176,8 +217,12 @@ class TokenUsage:
         return self.input_tokens + self.output_tokens
 
     def to_dict(self) -> dict[str, Any]:
-        """Plain JSON values."""
-        return {name: getattr(self, name) for name in self.__slots__}
+        """Plain JSON values. What few providers say is left out where it was not said."""
+        said = {name: getattr(self, name) for name in self.__slots__}
+        for name, unsaid in (("cache_write_long_tokens", 0), ("service_tier", ""), ("cost_usd", None)):
+            if said[name] == unsaid:
+                del said[name]
+        return said
 
     @staticmethod
     def from_dict(data: Mapping[str, Any]) -> TokenUsage:
@@ -186,18 +231,20 @@ class TokenUsage:
 
 
 class ToolCallDelta(msgspec.Struct, frozen=True, gc=False):
-    """A fragment of a tool call. ``id`` and ``name`` are set in the first fragment only; join ``arguments`` by ``index``."""
+    """A fragment of a tool call. ``id``, ``name``, ``signature`` come in one fragment; join ``arguments`` by ``index``."""
 
     index: int = 0
     id: str = ""
     name: str = ""
     arguments: str = ""
+    signature: str = ""
 
 
 class TokenChunk(msgspec.Struct, frozen=True, gc=False):
     """One delta of the provider, never merged with another.
 
-    ``index`` is the choice. ``finish_reason`` is set in a choice's last chunk, ``usage`` in the chunk that carries it.
+    ``index`` is the choice. ``finish_reason`` is set in a choice's last chunk, ``usage`` in the chunk that carries it,
+    ``thought`` in the one that ends a part of the reasoning.
     """
 
     text_delta: str = ""
@@ -208,6 +255,7 @@ class TokenChunk(msgspec.Struct, frozen=True, gc=False):
     finish_reason: FinishReason | None = None
     raw_finish_reason: str | None = None
     usage: TokenUsage | None = None
+    thought: Thought | None = None
 
     @property
     def has_content(self) -> bool:
@@ -230,9 +278,16 @@ class Tokens:
     raw_finish_reason: str | None = None
     usage: TokenUsage | None = None
     others: tuple[Tokens, ...] = ()
+    thoughts: tuple[Thought, ...] = ()
 
     def __str__(self) -> str:
         return self.text
+
+    def message(self) -> Message:
+        """This answer as the assistant's turn, to go on with."""
+        return Message(
+            "assistant", self.text, tool_calls=self.tool_calls, refusal=self.refusal or None, thoughts=self.thoughts
+        )
 
     @staticmethod
     def from_chunks(chunks: Iterable[TokenChunk]) -> Tokens:
@@ -248,7 +303,9 @@ class Tokens:
             if (value := getattr(self, name)) != default:
                 out[name] = value
         if self.tool_calls:
-            out["tool_calls"] = [{"id": c.id, "name": c.name, "arguments": c.arguments} for c in self.tool_calls]
+            out["tool_calls"] = [_plain(call) for call in self.tool_calls]
+        if self.thoughts:
+            out["thoughts"] = [_plain(thought) for thought in self.thoughts]
         if self.usage is not None:
             out["usage"] = self.usage.to_dict()
         if self.others:
@@ -262,7 +319,14 @@ class Tokens:
         usage = rest.pop("usage", None)
         calls = tuple(ToolCall(**call) for call in rest.pop("tool_calls", ()))
         others = tuple(Tokens.from_dict(other) for other in rest.pop("others", ()))
-        return Tokens(**rest, tool_calls=calls, usage=None if usage is None else TokenUsage.from_dict(usage), others=others)
+        thoughts = tuple(Thought(**thought) for thought in rest.pop("thoughts", ()))
+        known = None if usage is None else TokenUsage.from_dict(usage)
+        return Tokens(**rest, tool_calls=calls, usage=known, others=others, thoughts=thoughts)
+
+
+def _plain(value: ToolCall | Thought) -> dict[str, Any]:
+    """The fields that say something."""
+    return {each.name: said for each in fields(value) if (said := getattr(value, each.name)) != each.default}
 
 
 _LOOSE_DELTAS: Final = 32
@@ -272,14 +336,23 @@ _BLOCK_CHARS: Final = 1024
 """What is joined to so many characters is not joined again, which keeps the work linear."""
 
 
+class _Call:
+    __slots__ = ("arguments", "id", "name", "signature")
+
+    def __init__(self) -> None:
+        self.id = self.name = self.signature = ""
+        self.arguments: list[str] = []
+
+
 class _Choice:
-    __slots__ = ("calls", "finish_reason", "raw_finish_reason", "reasoning", "refusal", "text")
+    __slots__ = ("calls", "finish_reason", "raw_finish_reason", "reasoning", "refusal", "text", "thoughts")
 
     def __init__(self) -> None:
         self.text: list[str] = []
         self.reasoning: list[str] = []
         self.refusal: list[str] = []
-        self.calls: dict[int, tuple[str, str, list[str]]] = {}
+        self.calls: dict[int, _Call] = {}
+        self.thoughts: list[Thought] = []
         self.finish_reason: FinishReason | None = None
         self.raw_finish_reason: str | None = None
 
@@ -309,9 +382,14 @@ class TokensBuilder:
             if chunk.refusal_delta:
                 _append(choice.refusal, chunk.refusal_delta)
             for delta in chunk.tool_call_deltas:
-                known = choice.calls.get(delta.index, ("", "", []))
-                choice.calls[delta.index] = (known[0] or delta.id, known[1] or delta.name, known[2])
-                _append(known[2], delta.arguments)
+                call = choice.calls.get(delta.index)
+                if call is None:
+                    call = choice.calls[delta.index] = _Call()
+                call.id, call.name = call.id or delta.id, call.name or delta.name
+                call.signature = call.signature or delta.signature
+                _append(call.arguments, delta.arguments)
+            if chunk.thought is not None:
+                choice.thoughts.append(chunk.thought)
             if chunk.finish_reason is not None:
                 choice.finish_reason, choice.raw_finish_reason = chunk.finish_reason, chunk.raw_finish_reason
             if chunk.usage is not None:
@@ -323,15 +401,17 @@ class TokensBuilder:
         first = whole[0] if whole else Tokens()
         return Tokens(
             first.text, first.reasoning, first.refusal, first.tool_calls,
-            first.finish_reason, first.raw_finish_reason, self._usage, tuple(whole[1:]),
+            first.finish_reason, first.raw_finish_reason, self._usage, tuple(whole[1:]), first.thoughts,
         )  # fmt: skip
 
     @staticmethod
     def _tokens(choice: _Choice) -> Tokens:
-        calls = tuple(ToolCall(i, n, "".join(args)) for _, (i, n, args) in sorted(choice.calls.items()))
+        calls = tuple(
+            ToolCall(call.id, call.name, "".join(call.arguments), call.signature) for _, call in sorted(choice.calls.items())
+        )
         return Tokens(
             "".join(choice.text), "".join(choice.reasoning), "".join(choice.refusal), calls,
-            choice.finish_reason, choice.raw_finish_reason,
+            choice.finish_reason, choice.raw_finish_reason, thoughts=tuple(choice.thoughts),
         )  # fmt: skip
 
 

@@ -163,6 +163,12 @@ def should_retry_from_headers(headers: Iterable[tuple[str, str]] | Mapping[str, 
     return True if "true" in said else None
 
 
+def first_header(headers: Iterable[tuple[str, str]] | Mapping[str, str], *names: str) -> str | None:
+    """The first value of the first of these names (in lower case) that is there, in any case; ``None`` for none."""
+    pairs = _pairs(headers)
+    return next((value for name in names for key, value in pairs if key == name), None)
+
+
 def parse_reset(value: str | None, unix_now: float) -> float | None:
     """Seconds from ``unix_now`` until a rate limit is whole again, or ``None`` where it cannot be read. Never raises.
 

@@ -1,14 +1,14 @@
 """What a provider is to the core: a pure translator between `ExecuteBatch` and HTTP, and back from bytes to `TokenChunk`.
 
-A provider is one class with these methods in one file (`sansio/providers/openai.py` is the pattern); a third party's needs
-nothing of ours changed. Nothing here does I/O, and nothing raises on what a provider sends: unknown fields, event types and
-finish reasons are carried or ignored, failures come back as `InferenceError` values.
+A provider is one class with these methods (`sansio/providers/openai.py` is the pattern); a third party's needs nothing of
+ours changed: a `Deployment` takes it as its ``runtime``. Nothing here does I/O, and nothing raises on what a provider sends:
+unknown fields, event types and finish reasons are carried or ignored, failures come back as `InferenceError` values.
 """
 
 from __future__ import annotations
 
 from collections.abc import Sequence
-from typing import Protocol
+from typing import Protocol, runtime_checkable
 
 from .batch import ExecuteBatch, TokenChunk, TokenEstimate, TokenUsage
 from .errors import InferenceError
@@ -41,6 +41,7 @@ class StreamDecoder(Protocol):
         ...
 
 
+@runtime_checkable
 class ProviderCodec(Protocol):
     """One provider's wire format. Immutable, shared by all requests of a deployment."""
 
@@ -66,8 +67,11 @@ class ProviderCodec(Protocol):
         """A fresh decoder for one streamed answer to ``batch``: how many choices it asks for, it must get. ``None``: one."""
         ...
 
-    def decode_unary(self, body: bytes) -> list[TokenChunk] | InferenceError:
-        """A whole unary answer: one chunk per choice (usage on the first), or what is wrong with it."""
+    def decode_unary(self, body: bytes, headers: Headers = ()) -> list[TokenChunk] | InferenceError:
+        """A whole unary answer: one chunk per choice (usage on the first), or what is wrong with it.
+
+        ``headers`` are those of the response, with lower-case names: some say what it cost.
+        """
         ...
 
     def classify(self, status: int, headers: Headers, body: bytes, unix_now: float) -> InferenceError:

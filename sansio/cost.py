@@ -44,7 +44,10 @@ UNKNOWN_COST: Final = CostEstimate(None, "unknown")
 
 
 def cost_of(usage: TokenUsage | None, price: Price | None) -> CostEstimate:
-    """What a usage costs: exact where the usage is, estimated (a lower bound) where it is one, unknown without either."""
+    """What a usage costs: exact where the usage is, estimated (a lower bound) where it is one, unknown without either.
+
+    What the provider itself says it cost (`TokenUsage.cost_usd`) comes before any price.
+    """
     usd, provenance = _cost(usage, price)
     return UNKNOWN_COST if usd is None else CostEstimate(usd, provenance)
 
@@ -57,9 +60,12 @@ def estimate_cost(estimate: TokenEstimate, price: Price | None) -> CostEstimate:
 
 
 def _cost(usage: TokenUsage | None, price: Price | None) -> tuple[float | None, CostProvenance]:
-    if usage is None or price is None or usage.provenance == "unknown":
+    if usage is None or usage.provenance == "unknown":
         return None, "unknown"
-    return _usd(usage, price), "exact" if usage.provenance == "exact" else "estimated"
+    provenance: CostProvenance = "exact" if usage.provenance == "exact" else "estimated"
+    if usage.cost_usd is not None:
+        return usage.cost_usd, provenance
+    return (None, "unknown") if price is None else (_usd(usage, price), provenance)
 
 
 def _usd(usage: TokenUsage, price: Price) -> float:

@@ -10,7 +10,7 @@ import difflib
 import enum
 import math
 import tomllib
-from collections.abc import Mapping, Sequence
+from collections.abc import Callable, Mapping, Sequence
 from dataclasses import MISSING, dataclass, field, fields, replace
 from typing import Any, TypeAlias, TypeVar, cast
 
@@ -20,7 +20,7 @@ from .cluster.config import ClusterConfig
 from .codec import ProviderCodec
 from .http import Timeouts, parse_origin
 from .prices import Price, price_for
-from .providers import codec
+from .providers import codec, options_of
 from .queue import CapacityPolicy
 from .rate_limit import RateLimits
 from .retry import RetryPolicy
@@ -29,6 +29,10 @@ from .secret import Secret, StaticApiKey
 from .session import SessionConfig
 
 Config = TypeVar("Config")
+
+
+_USUAL_RETRIES = RetryPolicy()
+"""This very object stands for a policy that was not given."""
 
 
 class OpenCircuitPolicy(enum.StrEnum):
@@ -74,17 +78,21 @@ class RuntimeConfig:
     """How a provider is reached, and what protects it.
 
     endpoint: what the provider's official SDK calls its base URL; ``None`` is the provider's own. api_key: a `Secret` (or
-    `StaticApiKey`). api: which of the provider's APIs, where it has several; ``None`` is the default one. organization,
-    project: sent along where given. max_event_bytes, max_body_bytes: bounds on one event and on a whole answer.
+    `StaticApiKey`). credentials: a `Secret` that gives tokens which expire, in place of a key. api: which of the provider's
+    APIs, where it has several; ``None`` is the default one. organization, project: sent along where given. options: what
+    the provider's codec takes besides (in a mapping they may stand beside the rest: ``{"api_version": …}``).
+    max_event_bytes, max_body_bytes: bounds on one event and on a whole answer.
     """
 
     endpoint: str | None = None
     api_key: Secret | StaticApiKey | None = None
+    credentials: Secret | None = None
     api: str | None = None
     organization: str | None = None
     project: str | None = None
+    options: Mapping[str, Any] = field(default_factory=dict[str, Any])
     rate_limits: RateLimits = field(default_factory=RateLimits)
-    retry: RetryPolicy = field(default_factory=RetryPolicy)
+    retry: RetryPolicy = _USUAL_RETRIES
     circuit_breaker: CircuitBreakerConfig = field(default_factory=CircuitBreakerConfig)
     timeouts: Timeouts = field(default_factory=Timeouts)
     max_event_bytes: int = 16 * 1024 * 1024
@@ -101,12 +109,21 @@ class RuntimeConfig:
                 parse_origin(self.endpoint)
             except ValueError as error:
                 raise ValueError(f"endpoint: {error}") from None
+        if not isinstance(self.options, Mapping):
+            raise ValueError(f"options: {type(self.options).__name__} is not a mapping; leave it out or give a dict")
         if isinstance(self.api_key, str):
             raise ValueError(
                 "api_key: is a bare string; write Secret.from_env(…), Secret.from_file(…) or, in a test, Secret.inline(…)"
             )
         if self.api_key is not None and not isinstance(self.api_key, (Secret, StaticApiKey)):
             raise ValueError(f"api_key: {type(self.api_key).__name__} is not a Secret")
+        if self.credentials is not None and not isinstance(self.credentials, Secret):
+            raise ValueError(
+                f"credentials: {type(self.credentials).__name__} is not a Secret; write Secret.from_google(…) "
+                "or Secret.from_callable(…)"
+            )
+        if self.api_key is not None and self.credentials is not None:
+            raise ValueError("credentials: are given beside api_key; give one of both")
         _positive_int("max_event_bytes", self.max_event_bytes)
         _positive_int("max_body_bytes", self.max_body_bytes)
         for name, kind in _TABLES.items():
@@ -114,7 +131,9 @@ class RuntimeConfig:
 
     @property
     def secret(self) -> Secret | None:
-        """The reference to the key, whichever way it was given."""
+        """The reference to the key or the credentials, whichever way it was given."""
+        if self.credentials is not None:
+            return self.credentials
         return self.api_key.secret if isinstance(self.api_key, StaticApiKey) else self.api_key
 
 
@@ -122,20 +141,26 @@ _TABLES: dict[str, type[Any]] = {
     "rate_limits": RateLimits, "retry": RetryPolicy, "circuit_breaker": CircuitBreakerConfig, "timeouts": Timeouts,
 }  # fmt: skip
 
-_RUNTIMES = {"gpt-": "openai", "chatgpt-": "openai", "o1": "openai", "o3": "openai", "o4": "openai"}
+_RUNTIMES = {
+    **dict.fromkeys(("gpt-", "chatgpt-", "o1", "o3", "o4"), "openai"), "claude-": "anthropic", "gemini-": "gemini",
+}  # fmt: skip
+
+_OWN_RETRIES = {"litellm": RetryPolicy(max_retries=1)}
+"""Where the provider's name stands for a proxy that retries by itself: both together would multiply."""
 
 
 @dataclass(frozen=True, slots=True)
 class Deployment:
-    """One model at one provider under one key. ``runtime`` may be left out where the model's name tells it.
+    """One model at one provider under one key.
 
+    runtime: the provider's name, or a `ProviderCodec` of one's own; it may be left out where the model's name tells it.
     price: per million tokens, where the built-in table has none or another one holds. budget: what may be spent.
     ``idempotent=False`` says that sending twice is never harmless: then nothing is retried.
     """
 
     name: str
     model: str
-    runtime: str = ""
+    runtime: str | ProviderCodec = ""
     runtime_config: RuntimeConfig | Mapping[str, Any] = field(default_factory=RuntimeConfig)
     serving: Serving | Mapping[str, Any] = field(default_factory=Serving)
     budget: Budget | Mapping[str, Any] | None = None
@@ -147,8 +172,8 @@ class Deployment:
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not a non-empty string")
         _true_or_false("idempotent", self.idempotent)
-        if not isinstance(self.runtime, str):
-            raise ValueError(f"runtime: {self.runtime!r} is not a string")
+        if not isinstance(self.runtime, (str, ProviderCodec)):
+            raise ValueError(f"runtime: {self.runtime!r} is neither a provider's name nor a ProviderCodec")
         if not self.runtime:
             runtime = next((name for prefix, name in _RUNTIMES.items() if self.model.startswith(prefix)), None)
             if runtime is None:
@@ -156,7 +181,8 @@ class Deployment:
                     f"runtime: cannot be told from the model's name {self.model!r}; set it, for example to 'openai'"
                 )
             object.__setattr__(self, "runtime", runtime)
-        object.__setattr__(self, "runtime_config", from_mapping(RuntimeConfig, self.runtime_config, "runtime_config"))
+        config = from_mapping(RuntimeConfig, _options_apart(self.runtime_config), "runtime_config")
+        object.__setattr__(self, "runtime_config", config)
         object.__setattr__(self, "serving", from_mapping(Serving, self.serving, "serving"))
         if self.budget is not None:
             object.__setattr__(self, "budget", from_mapping(Budget, self.budget, "budget"))
@@ -166,7 +192,9 @@ class Deployment:
             raise ValueError(
                 f"budget: no price is known for the model {self.model!r}, so nothing could be counted; give price=…"
             )
-        self.codec()
+        provider = self.codec().provider
+        if config.retry is _USUAL_RETRIES and provider in _OWN_RETRIES:
+            object.__setattr__(self, "runtime_config", replace(config, retry=_OWN_RETRIES[provider]))
 
     @property
     def config(self) -> RuntimeConfig:
@@ -195,23 +223,57 @@ class Deployment:
     def codec(self) -> ProviderCodec:
         """The provider's codec for this deployment. Raises `ValueError` for a runtime or an option it does not know."""
         config = self.config
-        options: dict[str, Any] = {
-            "endpoint": config.endpoint,
-            "organization": config.organization,
-            "project": config.project,
-        }
+        given = {name: value for name in _CODEC_FIELDS if (value := getattr(config, name)) is not None}
+        for name in given:
+            if name in config.options:
+                raise ValueError(f"runtime_config: options: {name!r} is given twice")
+        if not isinstance(self.runtime, str):
+            options = [*given, *config.options, *(["api"] if config.api is not None else [])]
+            if options:
+                raise ValueError(
+                    f"runtime_config: {options[0]}: is the codec's own, which was given as runtime; leave it out"
+                )
+            return self.runtime
         name = self.runtime if config.api is None else f"{self.runtime}_{config.api}"
         try:
-            return codec(name, model=self.model, **{key: value for key, value in options.items() if value is not None})
+            own = options_of(name)
         except ValueError as error:
             raise ValueError(f"runtime {name!r}: {scrub(str(error))}") from None
+        known = sorted({*(each.name for each in fields(RuntimeConfig)), *own} - {"model", "options"})
+        for option in config.options:
+            if option not in own or option == "model":
+                near = difflib.get_close_matches(str(option), known, 1)
+                remedy = f"did you mean {near[0]!r}?" if near else f"known: {', '.join(known)}"
+                raise ValueError(f"runtime_config: unknown key {option!r}; {remedy}")
+        try:
+            return codec(name, model=self.model, **given, **config.options)
+        except ValueError as error:
+            raise ValueError(f"runtime {name!r}: {scrub(str(error))}") from None
+
+
+_CODEC_FIELDS = ("endpoint", "organization", "project")
+"""Settings that are the codec's, where it has them."""
+
+
+def _options_apart(table: object) -> object:
+    """The same mapping with what is no field of `RuntimeConfig` put under ``options``, for the codec to take or refuse."""
+    if not isinstance(table, Mapping):
+        return table
+    given = cast("Mapping[str, Any]", table)
+    known = [each.name for each in fields(RuntimeConfig)]
+    others = {key: value for key, value in given.items() if key not in known}
+    if not others:
+        return given
+    fields_given = {key: value for key, value in given.items() if key in known}
+    return {**fields_given, "options": {**_table(given.get("options")), **others}}
 
 
 def deployments_from_toml(text: str, *, source: str = "deployments") -> list[Deployment]:
     """The ``[[deployment]]`` tables of a TOML document, in order.
 
-    ``source`` names the document in errors. Secrets are references (``{ from_env = "NAME" }`` or
-    ``{ from_file = "PATH" }``); a key written out is refused, and never repeated in the message. Raises `ValueError`.
+    ``source`` names the document in errors. Secrets are references: ``{ from_env = "NAME" }``, ``{ from_file = "PATH" }``,
+    or for Google's credentials ``{ from_google = "PATH" }``, with an empty path for those of the machine. A key written out
+    is refused, and never repeated in the message. Raises `ValueError`.
     """
     try:
         document = tomllib.loads(text)
@@ -255,23 +317,27 @@ def from_mapping(kind: type[Config], value: object, path: str) -> Config:
 
 
 def _with_secret(table: object, path: str) -> object:
-    """The same table with ``api_key`` turned from a reference in a file into a `Secret`."""
+    """The same table with ``api_key`` and ``credentials`` turned from references in a file into a `Secret`."""
     outer = _table(table)
+    path = f"{path}: runtime_config"
     config = _table(outer.get("runtime_config"))
-    if "api_key" not in config:
-        return table
-    reference = _table(config["api_key"])
-    path = f"{path}: runtime_config: api_key"
-    ways = {"from_env": Secret.from_env, "from_file": Secret.from_file}
+    found = {name: _secret(config[name], ways, f"{path}: {name}") for name, ways in _SECRETS.items() if name in config}
+    return {**outer, "runtime_config": {**config, **found}} if found else table
+
+
+_REFERENCES = {"from_env": ("NAME", Secret.from_env), "from_file": ("PATH", Secret.from_file)}
+_SECRETS = {"api_key": _REFERENCES, "credentials": _REFERENCES | {"from_google": ("PATH", Secret.from_google)}}
+
+
+def _secret(value: object, ways: Mapping[str, tuple[str, Callable[[str], Secret]]], path: str) -> Secret:
+    reference = _table(value)
     if len(reference) != 1 or (way := next(iter(reference))) not in ways or not isinstance(reference[way], str):
-        raise ValueError(
-            f'{path}: must be a reference, {{ from_env = "NAME" }} or {{ from_file = "PATH" }}; a key itself is refused'
-        )
+        known = " or ".join(f'{{ {name} = "{what}" }}' for name, (what, _) in ways.items())
+        raise ValueError(f"{path}: must be a reference, {known}; a key itself is refused")
     try:
-        secret = ways[way](reference[way])
+        return ways[way][1](reference[way])
     except ValueError as error:
         raise ValueError(f"{path}: {way}: {error}") from None
-    return {**outer, "runtime_config": {**config, "api_key": secret}}
 
 
 def _table(value: object) -> Mapping[str, Any]:

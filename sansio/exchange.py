@@ -13,7 +13,7 @@ from __future__ import annotations
 
 import enum
 import math
-from dataclasses import dataclass, field
+from dataclasses import dataclass, field, replace
 
 from .batch import ExecuteBatch, TokenChunk, TokensBuilder, TokenUsage
 from .codec import ProviderCodec, StreamDecoder
@@ -245,7 +245,7 @@ class Exchange:
             case Phase.STREAM:
                 return self._end_stream()
             case Phase.UNARY:
-                answer = self._config.codec.decode_unary(b"".join(self._body))
+                answer = self._config.codec.decode_unary(b"".join(self._body), self._head[1])
                 if isinstance(answer, InferenceError):
                     return self._fail(answer)
                 self.committed = any(chunk.has_content for chunk in answer)
@@ -380,10 +380,7 @@ class Exchange:
             error.provider = self._config.codec.provider
         usage = self._decoder.usage if self._decoder is not None else None
         if usage is not None:
-            usage = TokenUsage(
-                usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens,
-                usage.reasoning_tokens, "lower_bound",
-            )  # fmt: skip
+            usage = replace(usage, provenance="lower_bound")
         if self.committed and not isinstance(error, (StreamInterrupted, EngineClosed)):
             error = StreamInterrupted(self._builder.build(), usage, error)
         self._end(error, usage)
@@ -408,8 +405,12 @@ def _content_type(headers: Headers) -> str:
 
 def _is_plausible(usage: TokenUsage) -> bool:
     """Whether these can be counts at all. What a codec got wrong is unknown, and harms no ledger."""
-    counts = (usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens)
-    return all(isinstance(count, int) and count >= 0 for count in (*counts, usage.reasoning_tokens))
+    counts = (
+        *(usage.input_tokens, usage.output_tokens, usage.cached_input_tokens, usage.cache_write_tokens),
+        *(usage.reasoning_tokens, usage.cache_write_long_tokens),
+    )
+    cost = 0.0 if usage.cost_usd is None else usage.cost_usd
+    return all(isinstance(count, int) and count >= 0 for count in counts) and 0.0 <= cost < math.inf
 
 
 def _seconds(timeout: float | None) -> float:

@@ -155,6 +155,15 @@ class RateLimitSnapshot:
     input_tokens: RateLimitDimension | None = None
     output_tokens: RateLimitDimension | None = None
 
+    def exhausted_for(self) -> float | None:
+        """Seconds until no dimension is used up any more; ``None`` where none is, or it is not said."""
+        resets = [
+            each.reset_after
+            for each in (self.requests, self.tokens, self.input_tokens, self.output_tokens)
+            if each is not None and each.remaining == 0 and each.reset_after is not None
+        ]
+        return max(resets, default=None)
+
 
 @dataclass(frozen=True, slots=True)
 class LimitLevel:

@@ -16,8 +16,11 @@ from collections.abc import Awaitable
 from dataclasses import dataclass
 from typing import Any, Literal, NoReturn, Protocol, TypeGuard, get_args
 
-SecretSource = Literal["env", "file", "callable", "inline"]
+SecretSource = Literal["env", "file", "google", "callable", "inline"]
 """Where a `Secret` points."""
+
+CredentialScheme = Literal["api_key", "bearer"]
+"""How a `Credential` is presented: in the provider's own header, or as ``Authorization: Bearer``."""
 
 _ENV_NAME = re.compile(r"[A-Za-z_][A-Za-z0-9_]*")
 _VISIBLE = re.compile(r"[!-~]([ -~]*[!-~])?")  # visible ASCII, spaces only inside
@@ -57,17 +60,20 @@ class Credential(_Sealed):
 
     value: visible ASCII, without white space around it, so that it fits a header (RFC 9110, section 5.5).
     expires_at_unix: the Unix time (seconds) from which it is no longer valid; ``None`` where it does not expire.
+    scheme: whether it is a key, which each provider wants in a header of its own, or a token, which all want as a bearer
+    (RFC 6750); ``None``: what is usual at the provider.
 
-    Two are equal when value and expiry are. Raises `ValueError`, never showing the value.
+    Two are equal when value, expiry and scheme are. Raises `ValueError`, never showing the value.
     """
 
-    __slots__ = ("_value", "expires_at_unix", "fingerprint")
+    __slots__ = ("_value", "expires_at_unix", "fingerprint", "scheme")
 
     expires_at_unix: float | None
+    scheme: CredentialScheme | None
     fingerprint: str
     """A short digest of the value: tells credentials apart in logs, and cannot be turned back."""
 
-    def __init__(self, value: str, expires_at_unix: float | None = None) -> None:
+    def __init__(self, value: str, expires_at_unix: float | None = None, scheme: CredentialScheme | None = None) -> None:
         if not isinstance(value, str):
             raise ValueError(f"value: is of type {type(value).__name__}, not str")
         if not value:
@@ -79,14 +85,19 @@ class Credential(_Sealed):
             )
         if expires_at_unix is not None and not _is_number(expires_at_unix):
             raise ValueError("expires_at_unix: is not a finite Unix time in seconds, nor None")
+        if scheme not in (None, *get_args(CredentialScheme)):
+            raise ValueError(f"scheme: is none of {', '.join(get_args(CredentialScheme))}, None")
         object.__setattr__(self, "_value", value)
         object.__setattr__(self, "expires_at_unix", expires_at_unix)
+        object.__setattr__(self, "scheme", scheme)
         object.__setattr__(self, "fingerprint", _fingerprint(value))
 
     @classmethod
-    def from_text(cls, text: str, expires_at_unix: float | None = None) -> Credential:
+    def from_text(
+        cls, text: str, expires_at_unix: float | None = None, scheme: CredentialScheme | None = None
+    ) -> Credential:
         """The same, with the white space around ``text`` stripped: a file's last newline is no part of a key."""
-        return cls(text.strip() if isinstance(text, str) else text, expires_at_unix)
+        return cls(text.strip() if isinstance(text, str) else text, expires_at_unix, scheme)
 
     def reveal(self) -> str:
         """The value itself. Only for the header it goes into."""
@@ -95,12 +106,14 @@ class Credential(_Sealed):
 
     def __repr__(self) -> str:
         expiry = "" if self.expires_at_unix is None else f", expires_at_unix={self.expires_at_unix!r}"
-        return f"Credential(fingerprint={self.fingerprint}{expiry})"
+        scheme = "" if self.scheme is None else f", scheme={self.scheme!r}"
+        return f"Credential(fingerprint={self.fingerprint}{expiry}{scheme})"
 
     def __eq__(self, other: object) -> bool:
         if not isinstance(other, Credential):
             return NotImplemented
-        return self.reveal() == other.reveal() and self.expires_at_unix == other.expires_at_unix
+        same = self.expires_at_unix == other.expires_at_unix and self.scheme == other.scheme
+        return same and self.reveal() == other.reveal()
 
     def __hash__(self) -> int:
         return hash((self.fingerprint, self.expires_at_unix))
@@ -121,7 +134,7 @@ class CredentialProvider(Protocol):
 
 
 class Secret(_Sealed):
-    """Where a credential is to be had. Made by one of the four class methods; resolved by a driver.
+    """Where a credential is to be had. Made by one of the five class methods; resolved by a driver.
 
     Two are equal when they point to the same place: the same name, path, callable or inline value. ``source`` and
     ``reference`` show that place and are safe to print; as a key, use the secret itself: two callables may share a name.
@@ -134,11 +147,11 @@ class Secret(_Sealed):
 
     source: SecretSource
     reference: str
-    """The variable's name, the path, the callable's qualified name, or the inline value's fingerprint."""
+    """The variable's name, the path (Google's may be empty), the callable's qualified name, or an inline value's digest."""
 
     def __init__(self, source: SecretSource, target: str | CredentialProvider, /) -> None:
         if source not in get_args(SecretSource):
-            raise ValueError("source: is none of env, file, callable, inline; write Secret.from_env(name)")
+            raise ValueError("source: is none of env, file, google, callable, inline; write Secret.from_env(name)")
         object.__setattr__(self, "source", source)
         object.__setattr__(self, "_target", target)
         object.__setattr__(self, "reference", _reference(source, target))
@@ -155,6 +168,13 @@ class Secret(_Sealed):
     def from_file(cls, path: str | SupportsPath) -> Secret:
         """The text of a file, white space around it stripped. Raises `ValueError` for an empty path."""
         return cls("file", path if isinstance(path, str) else path.__fspath__())
+
+    @classmethod
+    def from_google(cls, path: str | SupportsPath = "") -> Secret:
+        """Google's access tokens, which expire and are fetched anew: by a file of credentials (of a service account, or of a
+        federation), or with an empty path by the application default credentials of the machine. Needs the extra ``google``.
+        """
+        return cls("google", path if isinstance(path, str) else path.__fspath__())
 
     @classmethod
     def from_callable(cls, fetch: CredentialProvider) -> Secret:
@@ -174,7 +194,7 @@ class Secret(_Sealed):
     @property
     def path(self) -> str:
         """The file's path."""
-        return str(self._target_of("file"))
+        return str(self._target_of("google" if self.source == "google" else "file"))
 
     @property
     def fetch(self) -> CredentialProvider:
@@ -203,7 +223,7 @@ class Secret(_Sealed):
         return hash((self.source, self.reference))
 
     def __reduce__(self) -> tuple[Any, ...]:
-        if self.source in ("env", "file"):
+        if self.source in ("env", "file", "google"):
             return (Secret, (self.source, self._target_of(self.source)))
         raise TypeError(
             f"a Secret with source {self.source} cannot be pickled: its value could be in the pickle; "
@@ -229,11 +249,11 @@ def _reference(source: SecretSource, target: object) -> str:
             raise ValueError(f"fetch: is of type {type(target).__name__}, which cannot be called")
         named = target if hasattr(target, "__qualname__") else type(target)
         return f"{getattr(named, '__module__', None) or 'builtins'}.{getattr(named, '__qualname__', '')}"
-    if not isinstance(target, str) or not target:
+    if not isinstance(target, str) or not (target or source == "google"):
         raise ValueError(f"{source}: is empty, or of type {type(target).__name__}; a non-empty str is wanted")
     if source == "env" and not _ENV_NAME.fullmatch(target):
         raise ValueError("name: is not the name of an environment variable (letters, digits, underscores; not shown here)")
-    if source == "file" and "\0" in target:
+    if source in ("file", "google") and "\0" in target:
         raise ValueError("path: holds a NUL (not shown here)")
     return _fingerprint(target) if source == "inline" else target
 

@@ -149,8 +149,8 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     *(({"model": value}, rf"^model: {value!r} is not a non-empty string") for value in ("", None, 5)),
     ({"model": "llama", "runtime": ""}, r"^runtime: cannot be told from the model's name 'llama'; set it, .*'openai'"),
     ({"runtime": "opnai"}, r"^runtime 'opnai': .* did you mean 'openai'\?"),
-    ({"runtime": 5}, r"^runtime: 5 is not a string"),
-    ({"runtime": None}, r"^runtime: None is not a string"),
+    ({"runtime": 5}, r"^runtime: 5 is neither a provider's name nor a ProviderCodec"),
+    ({"runtime": None}, r"^runtime: None is neither a provider's name"),
     ({"idempotent": "no"}, r"^idempotent: 'no' is neither True nor False"),
     ({"idempotent": 1}, r"^idempotent: 1 is neither True nor False"),
     # Serving.

@@ -13,7 +13,8 @@ from sansio.batch import ExecuteBatch, ImagePart, Message, TextPart, TokenEstima
 from sansio.errors import InferenceError
 from sansio.http import HttpRequest
 from sansio.providers import codec
-from sansio.providers.openai import USER_AGENT, OpenAIChat
+from sansio.providers.openai import OpenAIChat
+from sansio.providers.request import USER_AGENT
 from sansio.rate_limit import RateLimitDimension, RateLimitSnapshot
 from sansio.rate_limit_headers import reader_for
 from sansio.secret import Credential

@@ -77,7 +77,7 @@ class WordCodec:
     def stream_decoder(self, batch: ExecuteBatch | None = None) -> WordDecoder:
         return WordDecoder()
 
-    def decode_unary(self, body: bytes) -> list[TokenChunk] | InferenceError:
+    def decode_unary(self, body: bytes, headers: Headers = ()) -> list[TokenChunk] | InferenceError:
         decoder = WordDecoder()
         chunks = decoder.decode([SseChunk(word) for word in body.decode().split()])
         return decoder.error or chunks

@@ -15,11 +15,16 @@ _CODECS: Final[dict[str, type[Any]]] = {
 """Each is a dataclass whose fields are its options."""
 
 
-def codec(name: str, **config: Any) -> ProviderCodec:
-    """The codec of a provider, configured. Raises `ValueError` for an unknown name or option, with the nearest known."""
+def options_of(name: str) -> list[str]:
+    """What the codec of a provider can be given. Raises `ValueError` for an unknown name, with the nearest known."""
     if name not in _CODECS:
         raise ValueError(f"provider: {name!r} is unknown; {_nearest(name, list(_CODECS))}")
-    options = [field.name for field in fields(_CODECS[name])]
+    return [field.name for field in fields(_CODECS[name])]
+
+
+def codec(name: str, **config: Any) -> ProviderCodec:
+    """The codec of a provider, configured. Raises `ValueError` for an unknown name or option, with the nearest known."""
+    options = options_of(name)
     for option in config:
         if option not in options:
             raise ValueError(f"{name}: {option!r} is no option; {_nearest(option, options)}")

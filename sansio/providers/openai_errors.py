@@ -14,7 +14,13 @@ from collections.abc import Mapping
 from dataclasses import dataclass
 from typing import Final
 
-from ..classify import classify_http_status, parse_reset
+from ..classify import (
+    classify_http_status,
+    first_header,
+    parse_reset,
+    retry_after_from_headers,
+    should_retry_from_headers,
+)
 from ..errors import (
     BadRequest,
     ContentFiltered,
@@ -30,6 +36,8 @@ from ..errors import (
     Timeout,
     Unauthorized,
 )
+from ..http import Headers
+from ..rate_limit import RateLimitSnapshot
 from .lenient_json import as_dict, as_int, as_str, dumps, is_array, is_object, loads, objects
 
 
@@ -142,6 +150,35 @@ def in_band_error(provider: str, body: str | bytes) -> InferenceError:
     """
     said = read_error(body)
     return provider_error(provider, said.status, said, body)
+
+
+def classify_response(
+    provider: str,
+    status: int,
+    headers: Headers,
+    body: bytes,
+    unix_now: float,
+    seen: RateLimitSnapshot | None = None,
+) -> InferenceError:
+    """What a response that is not an answer means, by status, body and headers.
+
+    The hint is that of the headers, else the one in a 429's message, else the reset of a limit that is exhausted (``seen``:
+    what the headers say of the limits).
+    """
+    said = read_error(body)
+    in_band = 200 <= status < 300 and said.explicit
+    error = provider_error(
+        provider,
+        said.status if in_band else status,
+        said,
+        body,
+        retry_after=retry_after_from_headers(headers, unix_now),
+        provider_request_id=first_header(headers, "x-request-id", "apim-request-id"),
+        should_retry=should_retry_from_headers(headers),
+    )
+    if isinstance(error, RateLimited) and error.retry_after is None and seen is not None:
+        error.retry_after = seen.exhausted_for()
+    return error
 
 
 def provider_error(

@@ -282,7 +282,7 @@ class EchoCodec:
     def stream_decoder(self, batch: ExecuteBatch | None = None) -> EchoDecoder:
         return EchoDecoder()
 
-    def decode_unary(self, body: bytes) -> list[TokenChunk] | InferenceError:
+    def decode_unary(self, body: bytes, headers: Headers = ()) -> list[TokenChunk] | InferenceError:
         return [TokenChunk(body.decode(), finish_reason="stop")]
 
     def classify(self, status: int, headers: Headers, body: bytes, unix_now: float) -> InferenceError:
