@@ -22,6 +22,7 @@ from sansio.simulation.cluster.judge import ClusterJudge, Grant
 from sansio.simulation.cluster.naive_provider import Amounts
 from sansio.simulation.cluster.plan import ClusterPlan, Life
 from sansio.simulation.cluster.process import Process
+from sansio.simulation.cluster.tally import dimensions_of
 from sansio.simulation.judge.violation import InvariantViolated
 
 PLAIN = replace(PLAN, demands=(), troubles=())
@@ -41,7 +42,7 @@ class Court:
     """A judge, and two processes that do as they like."""
 
     def __init__(self, plan: ClusterPlan = PLAIN) -> None:
-        self.judge = ClusterJudge(plan, [11.0, 11.0], partial(allowed, plan))
+        self.judge = ClusterJudge(plan, [each.span for each in dimensions_of(plan.limits)], partial(allowed, plan))
         own = replace(plan.limits, strict=False)
         self.processes = [FakeProcess(life.number, own) for life in plan.lives]
         self.permits: dict[int, Permit] = {}
@@ -148,6 +149,23 @@ def test_no_more_run_at_a_time_than_may() -> None:
     with violated(8, "3 at a time"):
         court.grant(0, 1.0)
     assert court.judge.most_running == 3
+
+
+def test_no_more_come_at_once_than_may_and_what_a_limiter_tells_is_not_the_burst() -> None:
+    court = Court(replace(PLAIN, limits=replace(LIMITS, burst=5)))
+    grants = [court.grant(0, 0.0) for _ in range(5)]
+    for at in (5.0, 6.0):
+        court.grant(1, at)
+    court.end(grants[0], 6.0, 5)
+    assert court.judge.most == [7, 70, 5]
+    for at in (7.0, 7.5, 8.0):
+        court.grant(1, at)
+    assert court.judge.most == [10, 95, 5]
+    court = Court(replace(PLAIN, limits=replace(LIMITS, burst=5)))
+    for _ in range(5):
+        court.grant(0, 0.0)
+    with violated(8, "6 in a span, of burst=5"):
+        court.grant(1, 4.999)
 
 
 def test_less_is_not_charged_than_was_estimated() -> None:

@@ -233,6 +233,17 @@ def test_it_wakes_when_its_own_clock_says_so(drift: float) -> None:
     assert rig.granted_at == pytest.approx([900.0 / (1.0 + drift)])
 
 
+@pytest.mark.parametrize("drift", [-0.008, 0.0, 0.0071])
+def test_no_rounding_lets_it_wake_too_early(drift: float, monkeypatch: pytest.MonkeyPatch) -> None:
+    monkeypatch.setattr(process_module, "_FARTHEST_START", 1e-3)
+    process = Rig(drift=drift).process
+    for number in range(1, 500):
+        due = number / 7.0
+        when = process._world_time(due)
+        assert process._offset + when * (1.0 + drift) >= due
+        assert when == pytest.approx((due - process._offset) / (1.0 + drift))
+
+
 def test_its_clock_may_be_read_as_it_was_a_moment_ago(monkeypatch: pytest.MonkeyPatch) -> None:
     monkeypatch.setattr(process_module, "STUTTERS", 0.5)
     process = Rig().process

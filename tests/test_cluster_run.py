@@ -35,9 +35,11 @@ from sansio.simulation.cluster.plan import (
     Trouble,
     WallSet,
 )
-from sansio.simulation.cluster.report import header
-from sansio.simulation.cluster.run import run
+from sansio.simulation.cluster.process import Process
+from sansio.simulation.cluster.report import ClusterReport, header
+from sansio.simulation.cluster.run import _Run, run
 from sansio.simulation.cluster.shrink import shrink
+from sansio.simulation.scenarios.failure import Violation
 from sansio.simulation.world.shared_store import StoreConditions
 
 SCENARIOS = sorted(CLUSTERS)
@@ -216,6 +218,27 @@ def test_a_run_that_fails_says_what_did_not_hold_and_is_made_small(monkeypatch: 
     assert (untried, same) == (plan, report)
 
 
+@pytest.mark.parametrize(("instead", "kept"), [(None, True), (28, True), (8, False)], ids=["sound", "another", "the same"])
+def test_a_part_is_left_out_where_still_the_same_goes_wrong(
+    monkeypatch: pytest.MonkeyPatch, instead: int | None, kept: bool
+) -> None:
+    plan = replace(SMALL, troubles=(Killed(0, 4.0, 0), Leaves(1, 5.0, 1)))
+    sound = ClusterReport("", "", plan.scenario, plan.seed, None, 30.0, 9, 9, 9, (), 9, (), None, "")
+
+    def fails(tried: ClusterPlan) -> ClusterReport:
+        """Of the first demand and the second trouble together."""
+        is_to_blame = plan.demands[0] in tried.demands and plan.troubles[1] in tried.troubles
+        number = 8 if is_to_blame else instead
+        violation = None if number is None else Violation(number, "what")
+        return replace(sound, header=header(tried), violation=violation)
+
+    monkeypatch.setattr("sansio.simulation.cluster.shrink.run", fails)
+    small, report = shrink(plan, fails(plan))
+    left = ([each.number for each in small.demands], [each.number for each in small.troubles])
+    assert left == (([0], [1]) if kept else ([], []))
+    assert report == fails(small)
+
+
 def test_a_run_in_which_everything_held_cannot_be_made_small() -> None:
     with pytest.raises(ValueError, match="report"):
         shrink(SMALL, run(SMALL))
@@ -250,6 +273,32 @@ def test_what_does_not_end_well_is_found(
     monkeypatch.setattr(f"sansio.simulation.cluster.{patch[0]}.{patch[1]}", patch[2])
     report = run(SMALL)
     assert report.violation is not None and report.violation.number == number, report.text()
+
+
+def test_who_waits_in_vain_though_all_is_well_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    work = Process._work
+
+    def starved(self: Process) -> None:
+        if self.life.number == 0 or self._clock.now < SMALL.seconds:
+            work(self)
+
+    monkeypatch.setattr(Process, "_work", starved)
+    report = run(SMALL)
+    assert report.violation is not None and report.violation.number == 17, report.text()
+    assert re.search(r"^the head of life 1 waits for \d+\.\d+ s although all is well$", report.violation.text)
+
+
+def test_a_last_head_that_is_not_let_go_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
+    farewell = _Run.farewell
+
+    def everybody_stops(self: _Run) -> None:
+        monkeypatch.setattr(Process, "_work", lambda self: None)
+        farewell(self)
+
+    monkeypatch.setattr(_Run, "farewell", everybody_stops)
+    report = run(SMALL)
+    assert report.violation is not None and report.violation.number == 17, report.text()
+    assert report.violation.text == "the last head of life 0 is not let go, though nobody else wants anything"
 
 
 # ---- the command ------------------------------------------------------------------------------------------------------

@@ -7,6 +7,7 @@ import pytest
 from sansio.cluster.config import ClusterConfig, SharingMode
 from sansio.cluster.store import Publish, Published, Quota, StoreLost, StoreReply, Swap, Swapped, Take, Taken
 from sansio.deployment import Deployment, RemoteEngineConfig
+from sansio.events import Event, StoreReport
 from sansio.rate_limit import RateLimits
 from sansio.secret import Secret
 from sansio.simulation.world.clock import VirtualClock, chance
@@ -186,6 +187,16 @@ def test_a_doubled_question_is_answered_once_and_done_twice() -> None:
     assert len(asker.heard) == 1 and asker.store.executed == 2
 
 
+def test_a_report_that_is_older_than_the_one_that_stands_changes_nothing() -> None:
+    store = SharedStore()
+    store.execute(Publish("board", "a", b"new", 10.0, sequence=2), NOW)
+    for late in (b"old", b""):
+        reply = store.execute(Publish("board", "a", late, 10.0, sequence=1), NOW + 1)
+        assert reply == Published({"a": (1.0, b"new")}, NOW + 1)
+    reply = store.execute(Publish("board", "a", b"again", 10.0, sequence=2), NOW + 2)
+    assert reply == Published({"a": (0.0, b"again")}, NOW + 2)
+
+
 def test_a_late_question_is_overtaken_by_the_next() -> None:
     asker = Asker(StoreConditions(late=1.0, latest=1e3))
     asker.ask(publish("a", b"old", 1e6))
@@ -298,6 +309,22 @@ def test_an_engine_in_a_world_grants_what_it_has_of_a_shared_limit(level: Level,
     world.node.close()
     world.run(1.0)
     assert asked > 3 and world.store.executed == asked + 1  # it says farewell
+
+
+@pytest.mark.parametrize("level", LEVELS)
+def test_an_engine_that_has_no_way_to_a_store_is_told_that_it_is_lost(level: Level, monkeypatch: pytest.MonkeyPatch) -> None:
+    world = World(
+        RemoteEngineConfig((deployment(RateLimits(requests_per_minute=10)),), cluster="redis://store"), level=level
+    )
+    world.node.store = None
+    told: list[Event] = []
+    tell = world.node.tell
+    monkeypatch.setattr(world.node, "tell", lambda event: (told.append(event), tell(event)))
+    world.call(CallerPlan(0, 0.0, "d", "prompt"))
+    world.run(8.0)
+    replies = [event.reply for event in told if isinstance(event, StoreReport)]
+    assert len(replies) > 1 and set(replies) == {StoreLost("this world has no store")}
+    assert len(world.node.calls) == 1
 
 
 def test_a_world_of_one_process_has_none() -> None:

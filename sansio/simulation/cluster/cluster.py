@@ -140,6 +140,8 @@ class Cluster:
                 self._for_a_while(trouble, process.wake)
             case WallSet():
                 process.wall += trouble.by
+            case _:
+                assert_never(trouble)
 
     def _for_a_while(self, trouble: Trouble, end: Callable[[], None]) -> None:
         """It lasts so long, or until everything is healed."""

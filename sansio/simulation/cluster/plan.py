@@ -7,7 +7,7 @@ from __future__ import annotations
 
 from collections.abc import Collection
 from dataclasses import dataclass, replace
-from typing import Final, TypeAlias
+from typing import Final, TypeAlias, assert_never
 
 from ...backoff import require_count, require_number, require_positive
 from ...cluster.config import ClusterConfig
@@ -258,3 +258,5 @@ def _lives_of(part: Demand | Trouble) -> tuple[int, ...]:
             return tuple(life for group in part.groups for life in group)
         case BadWay() | StoreGone() | FailOver():
             return ()
+        case _:
+            assert_never(part)

@@ -29,7 +29,7 @@ from ...cluster.store import (
     Taken,
 )
 from ...cluster.strict_ledger import StrictLedger
-from .clock import Timer, VirtualClock
+from .clock import VirtualClock
 from .plan_checks import require_share
 
 _REFUSED: Final = 0.5
@@ -169,18 +169,17 @@ class StoreConditions:
 class _Question:
     """One question, until it is answered: once, by the store or by the end of its time."""
 
-    __slots__ = ("_answer", "timer")
+    __slots__ = ("_answer", "_timer")
 
-    def __init__(self, answer: Callable[[StoreReply], None]) -> None:
+    def __init__(self, clock: VirtualClock, timeout: float, answer: Callable[[StoreReply], None]) -> None:
         self._answer: Callable[[StoreReply], None] | None = answer
-        self.timer: Timer | None = None
+        self._timer = clock.call_later(timeout, partial(self.end, StoreLost("no answer in time")))
 
     def end(self, reply: StoreReply) -> None:
         """The first answer counts."""
         answer, self._answer = self._answer, None
         if answer is not None:
-            if self.timer is not None:
-                self.timer.cancel()
+            self._timer.cancel()
             answer(reply)
 
 
@@ -212,8 +211,7 @@ class StoreWay:
 
     def ask(self, request: StoreRequest, answer: Callable[[StoreReply], None]) -> None:
         """Put a question; ``answer`` is called once, later, with the store's answer or `StoreLost`."""
-        question, conditions, rng = _Question(answer), self.conditions, self._rng
-        question.timer = self._clock.call_later(self._timeout, partial(question.end, StoreLost("no answer in time")))
+        question, conditions, rng = _Question(self._clock, self._timeout, answer), self.conditions, self._rng
         arrive = partial(self._arrive, question, request, self.store)
         if not (conditions.question_lost and rng.random() < conditions.question_lost):
             self._clock.call_later(self._latency(conditions.late), arrive)
