@@ -12,7 +12,7 @@ text of a foreign exception is kept only as its type and its scrubbed message.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from typing import TYPE_CHECKING, Any, ClassVar, TypedDict
+from typing import TYPE_CHECKING, Any, ClassVar, Final, TypedDict
 
 from .batch import Tokens, TokenUsage
 from .scrub import blot_out, excerpt
@@ -25,6 +25,7 @@ class _Verdict(TypedDict, total=False):
     code: str | None
     provider_request_id: str | None
     should_retry: bool | None
+    max_retries: int | None
     retryable: bool
     counts_as_circuit_failure: bool
     blames_key: bool
@@ -50,10 +51,17 @@ class ErrorContext(_ContextOfStatus, _ContextOfProvider, total=False):
     provider_request_id: the provider's id for this request, for its support desk.
     retry_after: the hint, in seconds from the moment it was received.
     should_retry: the provider's own word (``x-should-retry``); ``False`` always wins.
+    max_retries: how often a request that met this is retried at most, where its provider advises fewer than the policy.
     retryable, counts_as_circuit_failure, blames_key: override what the kind says, for one instance.
 
     (Its parts, named with a leading underscore, are for kinds that take the other fields by position.)
     """
+
+
+_COMMON_FIELDS: Final = (
+    *("provider", "status", "code", "body", "provider_request_id", "retry_after", "should_retry", "max_retries"),
+)
+"""What any error may carry besides its kind's own fields and the flags."""
 
 
 class InferenceError(Exception):
@@ -77,6 +85,7 @@ class InferenceError(Exception):
         self.provider_request_id: str | None = context.get("provider_request_id")
         self.retry_after: float | None = context.get("retry_after")
         self.should_retry: bool | None = context.get("should_retry")
+        self.max_retries: int | None = context.get("max_retries")
         for flag in ("retryable", "counts_as_circuit_failure", "blames_key"):
             if (value := context.get(flag)) is not None:
                 setattr(self, flag, value)
@@ -116,7 +125,7 @@ class InferenceError(Exception):
         """Plain JSON values, complete enough for `from_dict` to rebuild an equal error, its causes included."""
         kind = type(self)
         out: dict[str, Any] = {"kind": self.kind, "message": self.message}
-        for name in ("provider", "status", "code", "body", "provider_request_id", "retry_after", "should_retry"):
+        for name in _COMMON_FIELDS:
             if (value := getattr(self, name)) is not None:
                 out[name] = value
         for flag in ("retryable", "counts_as_circuit_failure", "blames_key"):

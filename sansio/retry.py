@@ -39,7 +39,7 @@ _MARKS_PER_WINDOW: Final = 32
 class RetryPolicy:
     """What a deployment retries. Durations are seconds.
 
-    max_retries: retries per request, beyond its first attempt; 0 never retries.
+    max_retries: retries per request, beyond its first attempt; 0 never retries. An error may allow fewer (`InferenceError`).
     initial_backoff, max_backoff, backoff_multiplier, jitter: see `BackoffPolicy`.
     respect_retry_after: whether the provider's hint counts. Where it does, no retry comes before it.
     max_retry_after: a longer hint is not waited for: the request fails at once.
@@ -252,7 +252,12 @@ class RetryEngine:
                 return "not_retryable"
             if error.kind not in self._policy.retry_on:
                 return "not_in_retry_on"
-        return "max_retries" if attempt.number > self._policy.max_retries else None
+        return "max_retries" if attempt.number > self._most_retries(error) else None
+
+    def _most_retries(self, error: InferenceError) -> int:
+        """The policy's, unless the error allows fewer."""
+        allowed = self._policy.max_retries
+        return allowed if error.max_retries is None else min(allowed, error.max_retries)
 
     def _hint(self, error: InferenceError) -> float | None:
         hint = error.retry_after if self._policy.respect_retry_after else None

@@ -219,6 +219,14 @@ def test_fields_of_a_later_version_are_ignored() -> None:
     assert InferenceError.from_dict({"kind": "internal", "cause": {"kind": "foreign"}}).cause is not None
 
 
+def test_fewer_retries_than_the_policy_s_are_said_where_they_are_meant() -> None:
+    assert ServerError(503).max_retries is None
+    assert "max_retries" not in ServerError(503).to_dict()
+    error = ServerError(503, max_retries=0)
+    assert error.to_dict()["max_retries"] == 0
+    assert {twin.max_retries for twin in twins(error)} == {0}
+
+
 def test_an_error_can_be_raised_and_caught_by_its_base() -> None:
     with pytest.raises(InferenceError) as caught:
         raise RateLimited("openai") from OSError("x")
@@ -230,7 +238,7 @@ FLAG = st.booleans()
 COMMON = {
     "provider": TEXT, "status": st.none() | st.integers(), "code": st.none() | TEXT, "body": st.none() | TEXT,
     "provider_request_id": st.none() | TEXT, "retry_after": st.none() | st.floats(0, 1e9), "should_retry": st.none() | FLAG,
-    "retryable": FLAG, "counts_as_circuit_failure": FLAG, "blames_key": FLAG,
+    "max_retries": st.none() | st.integers(0, 9), "retryable": FLAG, "counts_as_circuit_failure": FLAG, "blames_key": FLAG,
 }  # fmt: skip
 USAGES = st.builds(TokenUsage, st.integers(0, 99), st.integers(0, 99), provenance=st.sampled_from(["exact", "lower_bound"]))
 OWN: dict[type[InferenceError], dict[str, st.SearchStrategy[Any]]] = {

@@ -68,6 +68,10 @@ def test_the_wait_follows_the_backoff_of_the_attempt(number: int, wait: float) -
     assert decide(ServerError(), Attempt(number)) == Retry(wait, 100.0 + wait, "server_error")
 
 
+def test_an_error_that_allows_fewer_retries_is_retried_so_often() -> None:
+    assert decide(ServerError(max_retries=2), Attempt(2)) == Retry(wait=2.0, at=102.0, reason="server_error")
+
+
 SAYS_YES: dict[str, Any] = {"should_retry": True}
 SAYS_NO: dict[str, Any] = {"should_retry": False}
 
@@ -102,6 +106,10 @@ SAYS_NO: dict[str, Any] = {"should_retry": False}
         (ServerError(), Attempt(3), STEADY, "server_error"),
         (ServerError(), Attempt(4), STEADY, "max_retries"),
         (ServerError(), FIRST, RetryPolicy(max_retries=0), "max_retries"),
+        (ServerError(max_retries=0), FIRST, STEADY, "max_retries"),
+        (ServerError(max_retries=2), Attempt(3), STEADY, "max_retries"),
+        (ServerError(max_retries=9), Attempt(4), STEADY, "max_retries"),
+        (ServerError(max_retries=2, **SAYS_YES), Attempt(3), STEADY, "max_retries"),
     ],
 )
 def test_which_rule_decides(error: InferenceError, attempt: Attempt, policy: RetryPolicy, why: str) -> None:
