@@ -1,5 +1,5 @@
-"""Invariants 15, 16 and 17, of circuits: beside each breaker of the engine a naive one (`naive_breaker.py`), which only
-knows the facts and the notices.
+"""Invariants 15, 16 and 17, of circuits: beside each breaker of the engine a naive one (`naive_breaker.py`; for one that
+processes share `naive_shared_breaker.py`), which only knows the facts and the notices.
 
 The breakers are only looked at, through what they show without being asked for the time: asking would move them.
 """
@@ -8,10 +8,13 @@ from __future__ import annotations
 
 import math
 from collections.abc import Callable, Mapping, Sequence
-from typing import Any, ClassVar, TypeAlias
+from dataclasses import dataclass
+from typing import Any, ClassVar, Final, TypeAlias
 
+from ...cluster.store import Publish, Published
 from ...errors import InferenceError, NetworkError, Unauthorized
 from ...events import (
+    AskStore,
     AttemptEnded,
     Cancel,
     CircuitAction,
@@ -24,30 +27,61 @@ from ...events import (
     Notice,
     OverrideCircuit,
     StartAttempt,
+    StoreReport,
 )
 from ...lane import Circuit, Lane
 from .naive_breaker import CLOSED, OPEN, NaiveBreaker, config_of
+from .naive_shared_breaker import NaiveSharedBreaker
 from .observed_core import ObservedCore
 from .root_error import root_of
 from .violation import InvariantViolated
 
+_WINDOW: Final = 60.0
+"""What is said of circuits is exchanged as often as for a limit of this window."""
+
+_PATIENCE: Final = 4.0
+"""So many time limits of the store after a question its answer is not waited for any more."""
+
 _Attempt: TypeAlias = tuple[StartAttempt, Lane, NaiveBreaker, int, NaiveBreaker, int]
 """A running attempt: its order, its lane, its endpoint's circuit and its key's, each with the epoch in which it began."""
+
+
+@dataclass(slots=True)
+class _Board:
+    """Where a circuit is shared. ask: the question under way, 0 for none. member: who asks, to the others. until: when its
+    answer is no longer waited for."""
+
+    model: NaiveSharedBreaker
+    ask: int = 0
+    member: str = ""
+    until: float = -math.inf
 
 
 class CircuitModel:
     """Holds the circuits of ``core`` to invariants 15 and 16. It has to be there from the first fact on."""
 
     __slots__ = (
-        "_closed", "_ending", "_generations", "_ill", "_lanes", "_models", "_now", "_pairs", "_refusals", "_refused",
-        "_requests", "_resent", "_running", "_touched",
+        "_boards", "_closed", "_ending", "_generations", "_ill", "_lanes", "_models", "_now", "_pairs", "_patience",
+        "_refusals", "_refused", "_requests", "_resent", "_running", "_touched",
     )  # fmt: skip
 
     def __init__(self, core: ObservedCore) -> None:
         roster = core.roster
         self._requests = core.registry.requests
         self._lanes = roster.lanes
-        self._models = [NaiveBreaker(circuit, config_of(circuit)) for circuit in roster.circuits]
+        shared = core.config.shared
+        interval = 0.0 if shared is None else shared.interval_for(_WINDOW)
+        self._patience = 0.0 if shared is None else _PATIENCE * shared.store_timeout
+        self._models: list[NaiveBreaker] = []
+        self._boards: dict[int, _Board] = {}
+        """By the number of the link."""
+        for circuit in roster.circuits:
+            if circuit.link is None:
+                self._models.append(NaiveBreaker(circuit, config_of(circuit)))
+            else:
+                model = NaiveSharedBreaker(circuit, config_of(circuit), interval)
+                self._models.append(model)
+                self._boards[circuit.link.index] = _Board(model)
         self._pairs = [(self._of(lane.circuit), self._of(lane.key_circuit)) for lane in roster.lanes.values()]
         """Of each lane: its endpoint's and its key's."""
         self._ill: dict[int, NaiveBreaker] = {}
@@ -77,6 +111,9 @@ class CircuitModel:
         take = self._FACTS.get(event.__class__)
         if take is not None:
             take(self, event)
+        for board in self._boards.values():
+            if board.until <= self._now:
+                board.ask = 0
         for effect in effects:
             read = self._EFFECTS.get(effect.__class__)
             if read is not None:
@@ -158,6 +195,16 @@ class CircuitModel:
         self._ending = True
         self._closed = isinstance(event, Close)
 
+    def _answered(self, event: StoreReport) -> None:
+        """What others say is heeded, if it is the answer to what was asked last, and somebody still waits for it."""
+        board = self._boards.get(event.link)
+        if board is None or not board.ask or board.ask != event.ask:
+            return
+        board.ask = 0
+        if isinstance(event.reply, Published):
+            board.model.hear(board.member, event.reply.reports, self._now)
+            self._note(board.model)
+
     def _overridden(self, event: OverrideCircuit) -> None:
         lane = self._lanes[event.deployment] if event.deployment is not None else next(iter(self._lanes.values()))
         endpoint, key = self._pairs[lane.index]
@@ -180,6 +227,16 @@ class CircuitModel:
         if self._ill:
             endpoint.start(start.attempt, self._now)
             key.start(start.attempt, self._now)
+
+    def _asked(self, order: AskStore) -> None:
+        board = self._boards.get(order.link)
+        if board is None or self._closed:  # a farewell is no verdict
+            return
+        question = order.request
+        if not isinstance(question, Publish):
+            raise InvariantViolated(15, f"{board.model.name} asks the store something else than what others say")
+        board.ask, board.member, board.until = order.ask, question.member, self._now + self._patience
+        board.model.say(question.report, self._now)
 
     def _completed(self, outcome: Complete) -> None:
         if self._resent or self._refused:
@@ -290,8 +347,10 @@ class CircuitModel:
         Committed: _committed,
         Drain: _drained,
         OverrideCircuit: _overridden,
+        StoreReport: _answered,
     }
     _EFFECTS: ClassVar[Mapping[type[Effect], Callable[[Any, Any], None]]] = {
+        AskStore: _asked,
         StartAttempt: _started,
         Complete: _completed,
         Notice: _noticed,
