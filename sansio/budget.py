@@ -4,8 +4,16 @@ Money is reserved before an attempt is sent, from an estimate, and settled after
 counts is the last 3,600 and the last 86,400 seconds, whatever the clock on the wall says. Amounts are whole nano-dollars, so
 that sums do not drift; one token of the cheapest model is a few of them, a micro-dollar would be hundreds of tokens.
 
-Only ``reject`` caps. It refuses what does not fit; even so a request may turn out dearer than its reservation, and then the
-window is overdrawn until time has passed. ``warn`` and ``throttle`` let everything through, and tell when it is exceeded.
+Only ``reject`` caps, and this is how well. It grants what fits: what the window holds (settled, reserved, and the new one)
+is at most the limit. What can still be added is by what was in flight at that instant. So in every hour and every day, each
+attempt dated when its money was reserved, what was spent exceeds the limit by no more than what the attempts in flight at
+one instant (at most the slots, and those cancelled whose report is yet to come) came to beyond their reservations. Where a
+usage never becomes known its reservation stands for it, and what it came to beyond that comes on top, known to nobody. An
+estimate is at the standard tier and without a cache: a dearer tier and what is written to a cache are such differences too.
+
+The other way round, a request is refused only if it does not fit into the limit together with what is spent and reserved,
+where a charge may count a thousandth of the window longer (3.6 seconds of the hour, 86.4 of the day). What was overdrawn is
+so until time has passed. ``warn`` and ``throttle`` let everything through, and tell when the budget is exceeded.
 """
 
 from __future__ import annotations
@@ -90,10 +98,12 @@ class BudgetLedger:
     ``now`` is monotonic seconds of any epoch; a clock that goes backwards counts as standing still.
     """
 
-    __slots__ = ("_windows", "budget")
+    __slots__ = ("_said", "_windows", "budget")
 
     def __init__(self, budget: Budget) -> None:
         self.budget = budget
+        self._said = False
+        """Whether it was said that it is exceeded, and it has been ever since."""
         limits = ((budget.max_spend_per_hour_usd, _HOUR), (budget.max_spend_per_day_usd, _DAY))
         self._windows = tuple(SlidingLedger(_nano(limit), span) for limit, span in limits if limit is not None)
 
@@ -103,6 +113,7 @@ class BudgetLedger:
         Raises `ValueError` for an amount that is negative or not finite.
         """
         _check_usd(usd)
+        self._look_again(now)
         amount = _nano(usd)
         if self.budget.on_exceeded is BudgetAction.REJECT:
             retry_at = max((window.earliest(amount, now) for window in self._windows), default=now)
@@ -127,6 +138,7 @@ class BudgetLedger:
         if not reservation.open:
             return
         reservation.open = False
+        self._look_again(now)
         if usd is not None:
             for window, charge in reservation.charges:
                 window.edit(charge, _nano(usd), now)
@@ -148,9 +160,21 @@ class BudgetLedger:
         """Whether the budget is exceeded and its action is one that lets requests through and says so."""
         return self.budget.on_exceeded is not BudgetAction.REJECT and self.exceeded(now)
 
+    def announces(self, now: float) -> bool:
+        """Whether to say now that it `warns`: once, until it has not been exceeded in between. Asking is saying so."""
+        if self._said or not self.warns(now):
+            return False
+        self._said = True
+        return True
+
     def throttles(self, now: float) -> bool:
         """Whether the budget is exceeded and its action is to halve the slots."""
         return self.budget.on_exceeded is BudgetAction.THROTTLE and self.exceeded(now)
+
+    def _look_again(self, now: float) -> None:
+        """Before an amount changes: by time, or by the last change, there may be something left again."""
+        if self._said and not self.exceeded(now):
+            self._said = False
 
 
 class OutputPercentile:

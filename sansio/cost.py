@@ -14,7 +14,7 @@ from .batch import TokenEstimate, TokenUsage
 from .prices import Price
 
 CostProvenance = Literal["exact", "estimated", "unknown"]
-"""From a reported usage, from an estimate or an incomplete report, or not to be told."""
+"""From a whole report at known prices; from an estimate, part of a report or a price not quite known; or not to be told."""
 
 _PER_MILLION: Final = 1_000_000
 _NANO: Final = 1_000_000_000
@@ -44,8 +44,10 @@ UNKNOWN_COST: Final = CostEstimate(None, "unknown")
 
 
 def cost_of(usage: TokenUsage | None, price: Price | None) -> CostEstimate:
-    """What a usage costs: exact where the usage is, estimated (a lower bound) where it is one, unknown without either.
+    """What a usage costs: exact where the usage is and every price it takes is known, unknown without either.
 
+    Estimated where the usage is a lower bound (and then the cost is one), where another service tier served it that the
+    price says nothing of (`Price.tiers`), or a cache was written for a lifetime it says nothing of.
     What the provider itself says it cost (`TokenUsage.cost_usd`) comes before any price.
     """
     usd, provenance = _cost(usage, price)
@@ -53,35 +55,47 @@ def cost_of(usage: TokenUsage | None, price: Price | None) -> CostEstimate:
 
 
 def estimate_cost(estimate: TokenEstimate, price: Price | None) -> CostEstimate:
-    """What a request is expected to cost, none of it from a cache; unknown without a price."""
+    """What a request is expected to cost: at the standard tier, without a cache. Unknown without a price."""
     if price is None:
         return UNKNOWN_COST
-    return CostEstimate(_usd(TokenUsage(estimate.input_tokens, estimate.output_tokens), price), "estimated")
+    now = price.at(estimate.input_tokens)
+    usd = (estimate.input_tokens * now.input + estimate.output_tokens * now.output) / _PER_MILLION
+    return CostEstimate(usd, "estimated")
 
 
 def _cost(usage: TokenUsage | None, price: Price | None) -> tuple[float | None, CostProvenance]:
     if usage is None or usage.provenance == "unknown":
         return None, "unknown"
-    provenance: CostProvenance = "exact" if usage.provenance == "exact" else "estimated"
+    exact = usage.provenance == "exact"
     if usage.cost_usd is not None:
-        return usage.cost_usd, provenance
-    return (None, "unknown") if price is None else (_usd(usage, price), provenance)
+        return usage.cost_usd, "exact" if exact else "estimated"
+    if price is None:
+        return None, "unknown"
+    of_tier = price.of_tier(usage.service_tier)
+    usd, all_known = _usd(usage, of_tier or price)
+    return usd, "exact" if exact and all_known and of_tier is not None else "estimated"
 
 
-def _usd(usage: TokenUsage, price: Price) -> float:
-    """Cached and written parts of the input at their own prices; never more of them than there is input."""
+def _usd(usage: TokenUsage, price: Price) -> tuple[float, bool]:
+    """Cached and written parts of the input at their own prices, never more of them than there is input; and whether every
+    price that took is known."""
     now = price.at(usage.input_tokens)
     if not (usage.cached_input_tokens or usage.cache_write_tokens):
-        return (usage.input_tokens * now.input + usage.output_tokens * now.output) / _PER_MILLION
+        return (usage.input_tokens * now.input + usage.output_tokens * now.output) / _PER_MILLION, True
     cached = min(usage.cached_input_tokens, usage.input_tokens)
     written = min(usage.cache_write_tokens, usage.input_tokens - cached)
+    written_long = min(usage.cache_write_long_tokens, written)
+    short_rate = now.input if now.cache_write is None else now.cache_write
+    long_rate = short_rate if now.cache_write_long is None else now.cache_write_long
     total = (
         (usage.input_tokens - cached - written) * now.input
         + cached * (now.input if now.cached_input is None else now.cached_input)
-        + written * (now.input if now.cache_write is None else now.cache_write)
+        + (written - written_long) * short_rate
+        + written_long * long_rate
         + usage.output_tokens * now.output
     )
-    return total / _PER_MILLION
+    all_known = written_long == 0 or now.cache_write_long is not None or now.cache_write is None
+    return total / _PER_MILLION, all_known
 
 
 @dataclass(frozen=True, slots=True)

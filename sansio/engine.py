@@ -317,10 +317,22 @@ class RemoteEngineCore:
                 registry.finish(request, answer)
             case BudgetRefusal():
                 registry.notice("budget", lane, request.add.request_id, action="reject")
-                registry.finish(request, BudgetExceeded("the budget does not cover this request", provider=lane.provider))
+                registry.finish(request, self._budget_exceeded(lane, answer).caused_by(request.last_error))
             case _:
                 assert_never(answer)
         return True
+
+    def _budget_exceeded(self, lane: Lane, refusal: BudgetRefusal) -> InferenceError:
+        """The error of a request that the budget does not cover: ``retry_after`` is when it would, unless it never can."""
+        wait = None if refusal.retry_at is None else refusal.retry_at - self._registry.now
+        return BudgetExceeded("the budget does not cover this request", provider=lane.provider, retry_after=wait)
+
+    def _announce_budget(self, request: Request) -> None:
+        """Say once that a budget is exceeded that does not reject, whether a reservation or a dear answer did it."""
+        lane = request.lane
+        if lane.budget is not None and lane.budget.announces(self._registry.now):
+            action = str(lane.budget.budget.on_exceeded)
+            self._registry.notice("budget", lane, request.add.request_id, action=action)
 
     def _too_late(self, request: Request, wait: Wait) -> InferenceError | None:
         """Why a head does not wait for its limiter: it could not make it anyway."""
@@ -364,8 +376,7 @@ class RemoteEngineCore:
         registry.effects.append(StartAttempt(add.request_id, lease.generation, exchange, request.fresh))
         request.fresh = False
         self._arm_attempt(request, exchange)
-        if lane.budget is not None and lane.budget.warns(registry.now):
-            registry.notice("budget", lane, request.add.request_id, action=str(lane.budget.budget.on_exceeded))
+        self._announce_budget(request)
 
     # ---- facts about an attempt ---------------------------------------------------------------------------------------
 
@@ -416,6 +427,7 @@ class RemoteEngineCore:
         lease.end(error, usage, event.sent, registry.now, refused=refused, excused=lost_unread)
         if event.sent and not refused:
             registry.account(lane, usage)
+        self._announce_budget(request)
         self._circuits.lease_ended(lane)
         if error is None:
             if usage is not None:

@@ -11,10 +11,11 @@ from .cost import CostTotals
 class UsageSum:
     """Usages, added up. Exact where all of them were; a lower bound otherwise."""
 
-    __slots__ = ("_cache_write", "_cached", "_exact", "_input", "_output", "_reasoning")
+    __slots__ = ("_cache_write", "_cache_write_long", "_cached", "_exact", "_input", "_output", "_reasoning")
 
     def __init__(self) -> None:
         self._input = self._output = self._cached = self._cache_write = self._reasoning = 0
+        self._cache_write_long = 0
         self._exact = True
 
     def add(self, usage: TokenUsage) -> None:
@@ -23,6 +24,7 @@ class UsageSum:
         self._output += usage.output_tokens
         self._cached += usage.cached_input_tokens
         self._cache_write += usage.cache_write_tokens
+        self._cache_write_long += usage.cache_write_long_tokens
         self._reasoning += usage.reasoning_tokens
         if usage.provenance != "exact":
             self._exact = False
@@ -30,7 +32,9 @@ class UsageSum:
     def value(self) -> TokenUsage:
         """The sum."""
         provenance: Provenance = "exact" if self._exact else "lower_bound"
-        return TokenUsage(self._input, self._output, self._cached, self._cache_write, self._reasoning, provenance)
+        return TokenUsage(
+            self._input, self._output, self._cached, self._cache_write, self._reasoning, provenance, self._cache_write_long
+        )  # fmt: skip
 
 
 @dataclass(slots=True)

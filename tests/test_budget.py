@@ -196,6 +196,63 @@ def test_what_a_spent_budget_does(action: BudgetAction, warns: bool, throttles: 
     assert (ledger.exceeded(2 * HOUR), ledger.warns(2 * HOUR), ledger.throttles(2 * HOUR)) == (False, False, False)
 
 
+# ---- saying so --------------------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("action", ["warn", "throttle"])
+def test_it_is_said_once_that_a_budget_is_exceeded(action: str) -> None:
+    ledger = BudgetLedger(Budget(max_spend_per_hour_usd=1.0, on_exceeded=action))
+    assert not ledger.announces(0.0)
+    reserved(ledger, 1.0, 0.0)
+    assert [ledger.announces(0.0), ledger.announces(0.0), ledger.announces(10.0)] == [True, False, False]
+    reserved(ledger, 1.0, 10.0)
+    assert not ledger.announces(10.0)
+    assert not ledger.announces(HOUR)  # the second dollar has not left
+
+
+def test_it_is_said_again_once_there_was_something_left_in_between() -> None:
+    def spent_and_said() -> tuple[BudgetLedger, BudgetReservation]:
+        ledger = BudgetLedger(Budget(max_spend_per_hour_usd=1.0, on_exceeded="warn"))
+        reservation = reserved(ledger, 1.0, 0.0)
+        assert ledger.announces(0.0)
+        return ledger, reservation
+
+    by_time, _ = spent_and_said()
+    reserved(by_time, 1.0, HOUR)
+    assert by_time.announces(HOUR)
+
+    by_settling, reservation = spent_and_said()
+    by_settling.settle(reservation, 0.5, 1.0)
+    reserved(by_settling, 0.5, 1.0)
+    assert by_settling.announces(1.0)
+
+    by_a_dear_answer, _ = spent_and_said()
+    last = reserved(by_a_dear_answer, 0.1, HOUR - 1.0)
+    by_a_dear_answer.settle(last, 2.0, HOUR)  # the first dollar has just left
+    assert by_a_dear_answer.announces(HOUR)
+
+    by_another, first = spent_and_said()
+    by_another.settle(reserved(by_another, 1.0, 1.0), None, 1.0)
+    by_another.cancel(first, 2.0)
+    assert not by_another.announces(2.0)  # it was exceeded all the time
+
+
+def test_when_there_is_something_left_again() -> None:
+    ledger = BudgetLedger(Budget(1.0, 1.5, on_exceeded="throttle"))
+    reserved(ledger, 0.9, 5.0)
+    assert ledger.recovers_at(6.0) == 6.0
+    reserved(ledger, 0.6, 7.0)
+    assert ledger.recovers_at(8.0) == 5.0 + DAY
+    assert ledger.recovers_at(5.0 + DAY) == 5.0 + DAY
+    assert BudgetLedger(Budget()).recovers_at(8.0) == 8.0
+
+
+def test_one_that_rejects_says_nothing() -> None:
+    ledger = BudgetLedger(Budget(max_spend_per_hour_usd=1.0))
+    reserved(ledger, 1.0, 0.0)
+    assert not ledger.announces(0.0)
+
+
 # ---- against a naive model --------------------------------------------------------------------------------------------
 
 

@@ -2,7 +2,9 @@
 
 from __future__ import annotations
 
+import dataclasses
 from datetime import date
+from typing import Any
 
 import pytest
 from hypothesis import given, settings
@@ -11,7 +13,7 @@ from hypothesis.stateful import RuleBasedStateMachine, invariant, rule
 
 from sansio.batch import TokenEstimate, TokenUsage
 from sansio.cost import CostEntry, CostEstimate, CostLedger, CostTotals, cost_of, estimate_cost
-from sansio.prices import SOURCE_DATE, LongContext, Price, price_for
+from sansio.prices import SOURCE_DATE, LongContext, Price, price_for, prices_from
 
 PRICE = Price(2.0, 10.0, 0.2, 2.5)
 UNKNOWN = CostEstimate(None, "unknown")
@@ -82,6 +84,112 @@ def test_how_well_a_cost_is_known(usage: TokenUsage | None, price: Price | None,
     assert cost.currency == "USD"
 
 
+# ---- what is written to a cache for longer ----------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize(
+    ("price", "usage", "usd", "provenance"),
+    [
+        (Price(2.0, 10.0, 0.2, 2.5, None, 4.0), TokenUsage(1_000, 0, 0, 600, cache_write_long_tokens=500),
+         400 * 2.0 + 100 * 2.5 + 500 * 4.0, "exact"),
+        (Price(2.0, 10.0, 0.2, 2.5, None, 4.0), TokenUsage(1_000, 0, 900, 600, cache_write_long_tokens=600),
+         900 * 0.2 + 100 * 4.0, "exact"),  # never more than there is input
+        (Price(2.0, 10.0, 0.2, 2.5, None, 4.0), TokenUsage(1_000, 0, 0, 100, cache_write_long_tokens=600),
+         900 * 2.0 + 100 * 4.0, "exact"),  # nor than was written
+        (Price(2.0, 10.0, 0.2, 2.5), TokenUsage(1_000, 0, 0, 600, cache_write_long_tokens=500),
+         400 * 2.0 + 600 * 2.5, "estimated"),
+        (Price(2.0, 10.0, 0.2, 2.5), TokenUsage(1_000, 0, 0, 600), 400 * 2.0 + 600 * 2.5, "exact"),
+        (Price(2.0, 10.0), TokenUsage(1_000, 0, 0, 600, cache_write_long_tokens=500), 1_000 * 2.0, "exact"),  # unbilled
+        (Price(2.0, 10.0, None, None, None, 4.0), TokenUsage(1_000, 0, 0, 600, cache_write_long_tokens=500),
+         500 * 2.0 + 500 * 4.0, "exact"),
+        (Price(2.0, 10.0, long_context=LongContext(10, 1.0, 1.0, None, 2.0, 3.0), cache_write_long=9.0),
+         TokenUsage(1_000, 0, 0, 600, cache_write_long_tokens=500), 400 * 1.0 + 100 * 2.0 + 500 * 3.0, "exact"),
+        (Price(2.0, 10.0, long_context=LongContext(10, 1.0, 1.0, None, 2.0), cache_write_long=9.0),
+         TokenUsage(1_000, 0, 0, 600, cache_write_long_tokens=500), 400 * 1.0 + 600 * 2.0, "estimated"),
+    ],
+)  # fmt: skip
+def test_what_is_kept_for_longer_has_its_own_price(price: Price, usage: TokenUsage, usd: float, provenance: str) -> None:
+    cost = cost_of(usage, price)
+    assert cost.usd == pytest.approx(usd / 1e6)
+    assert cost.provenance == provenance
+
+
+# ---- service tiers ----------------------------------------------------------------------------------------------------
+
+TIERED = Price(
+    2.0, 10.0, 0.2, 2.5, LongContext(100, 4.0, 20.0, 0.4, 5.0, 8.0), 4.0,
+    {"flex": 0.5, "Batch": {"input": 1.0, "output": 3.0}, "free": 0, "priority": Price(7.0, 7.0)},
+)  # fmt: skip
+
+
+@pytest.mark.parametrize(
+    ("tier", "usd", "provenance"),
+    [
+        *((tier, 10 * 2.0 + 5 * 10.0, "exact") for tier in ("", "default", "standard", "on_demand", "ON_DEMAND")),
+        ("flex", 10 * 1.0 + 5 * 5.0, "exact"),
+        ("FLEX", 10 * 1.0 + 5 * 5.0, "exact"),
+        ("batch", 10 * 1.0 + 5 * 3.0, "exact"),
+        ("free", 0.0, "exact"),
+        ("priority", 15 * 7.0, "exact"),
+        ("scale", 10 * 2.0 + 5 * 10.0, "estimated"),  # nobody said what it costs
+        ("auto", 10 * 2.0 + 5 * 10.0, "estimated"),  # which may be any
+    ],
+)
+def test_a_tier_costs_what_is_said_of_it_and_else_it_is_an_estimate(tier: str, usd: float, provenance: str) -> None:
+    cost = cost_of(TokenUsage(10, 5, service_tier=tier), TIERED)
+    assert (cost.usd, cost.provenance) == (pytest.approx(usd / 1e6), provenance)
+    part = cost_of(TokenUsage(10, 5, provenance="lower_bound", service_tier=tier), TIERED)
+    assert (part.usd, part.provenance) == (cost.usd, "estimated")
+
+
+def test_a_factor_is_on_every_price() -> None:
+    flex = TIERED.of_tier("flex")
+    assert flex == Price(1.0, 5.0, 0.1, 1.25, LongContext(100, 2.0, 10.0, 0.2, 2.5, 4.0), 2.0)
+    assert Price(1.0, 2.0, tiers={"flex": 3}).of_tier("flex") == Price(3.0, 6.0)  # what is not known stays unknown
+
+
+def test_a_standard_tier_may_have_a_price_of_its_own_too() -> None:
+    assert Price(1.0, 2.0, tiers={"default": 2}).of_tier("default") == Price(2.0, 4.0)
+    assert Price(1.0, 2.0, tiers={"default": 2}).of_tier("") == Price(1.0, 2.0, tiers={"default": 2})
+
+
+@pytest.mark.parametrize(
+    ("tiers", "why"),
+    [
+        ({"flex": -0.5}, "flex: -0.5 is not a finite factor of at least 0"),
+        ({"flex": float("nan")}, "flex: nan is not a finite factor"),
+        ({"flex": float("inf")}, "flex: inf is not a finite factor"),
+        ({"flex": True}, "flex: True is not a finite factor"),
+        ({"flex": "0.5"}, "flex: '0.5' is not a finite factor"),
+        ({"flex": 1e300}, "flex: input: .* is not from 0 to 1000000000"),
+        ({"flex": {"input": 1}}, "flex: .*'output'"),
+        ({"flex": {"input": 1, "output": -1}}, "flex: output: -1 is not"),
+        ({"flex": {"input": 1, "output": 1, "tiers": {"a": 1}}}, "flex: has tiers itself"),
+        (["flex"], "list is not a mapping of tiers"),
+        (None, "NoneType is not a mapping of tiers"),
+    ],
+)
+def test_a_tier_that_is_none_is_refused(tiers: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^tiers: {why}"):
+        Price(2.0, 10.0, tiers=tiers)
+
+
+def test_a_price_can_be_a_key() -> None:
+    assert len({Price(1.0, 2.0), Price(1.0, 2.0), TIERED}) == 2
+
+
+# ---- what the provider says -------------------------------------------------------------------------------------------
+
+
+@pytest.mark.parametrize("price", [PRICE, None])
+@pytest.mark.parametrize(("provenance", "how"), [("exact", "exact"), ("lower_bound", "estimated")])
+def test_what_the_provider_says_it_cost_comes_before_any_price(price: Price | None, provenance: Any, how: Any) -> None:
+    usage = TokenUsage(1_000, 100, provenance=provenance, service_tier="whatever", cost_usd=0.25)
+    assert cost_of(usage, price) == CostEstimate(0.25, how)
+    assert cost_of(TokenUsage(provenance="unknown", cost_usd=0.25), price) == UNKNOWN
+    assert cost_of(TokenUsage(1_000, cost_usd=0.0), price) == CostEstimate(0.0, "exact")
+
+
 def test_an_estimate_says_that_it_is_one() -> None:
     assert estimate_cost(TokenEstimate(1_000, 100), PRICE) == CostEstimate(0.003, "estimated")
     assert estimate_cost(TokenEstimate(1_000, 100), None) == UNKNOWN
@@ -105,8 +213,9 @@ def test_a_cost_that_contradicts_itself_is_refused(usd: float | None, provenance
 
 
 counts = st.integers(0, 2**53)
-prices = st.builds(Price, *[st.floats(0, 1e9)] * 2, *[st.none() | st.floats(0, 1e9)] * 2)
-usages = st.builds(TokenUsage, counts, counts, counts, counts, counts)
+rates = st.none() | st.floats(0, 1e9)
+prices = st.builds(Price, *[st.floats(0, 1e9)] * 2, rates, rates, cache_write_long=rates)
+usages = st.builds(TokenUsage, counts, counts, counts, counts, counts, cache_write_long_tokens=counts)
 
 
 @given(usages, prices)
@@ -114,7 +223,8 @@ usages = st.builds(TokenUsage, counts, counts, counts, counts, counts)
 def test_any_usage_has_a_finite_cost_between_the_dearest_and_the_cheapest_rate(usage: TokenUsage, price: Price) -> None:
     usd = cost_of(usage, price).usd
     assert usd is not None
-    rates = [rate for rate in (price.input, price.cached_input, price.cache_write) if rate is not None]
+    all_rates = (price.input, price.cached_input, price.cache_write, price.cache_write_long)
+    rates = [rate for rate in all_rates if rate is not None]
     low = (usage.input_tokens * min(rates) + usage.output_tokens * price.output) / 1e6
     high = (usage.input_tokens * max(rates) + usage.output_tokens * price.output) / 1e6
     assert low * (1 - 1e-9) <= usd <= high * (1 + 1e-9)
@@ -134,6 +244,18 @@ def test_any_usage_has_a_finite_cost_between_the_dearest_and_the_cheapest_rate(u
         ("openai/gpt-4o", "gpt-4o"),
         ("openai/gpt-4o-2024-08-06", "gpt-4o"),
         ("gemini/gemini-2.5-pro", "gemini-2.5-pro"),
+        ("claude-haiku-4-5@20260101", "claude-haiku-4-5"),
+        ("azure/gpt-4o", "gpt-4o"),  # not in the table as Azure's, and the maker's price is
+        ("azure/gpt-4o-mini-2024-07-18", "gpt-4o-mini"),
+        ("vertex_ai/gemini-2.5-pro", "gemini-2.5-pro"),
+        ("vertex_ai/claude-haiku-4-5@20251001", "claude-haiku-4-5"),
+        ("google/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("publishers/google/models/gemini-2.5-flash", "gemini-2.5-flash"),
+        ("publishers/anthropic/models/claude-sonnet-5", "claude-sonnet-5"),
+        ("litellm_proxy/gpt-4o", "gpt-4o"),
+        ("litellm_proxy/azure/gpt-5.4", "gpt-5.4"),
+        ("litellm_proxy/gpt-4o-2024-08-06", "gpt-4o"),
     ],
 )
 def test_a_dated_or_prefixed_name_finds_its_model(model: str, same_as: str) -> None:
@@ -156,6 +278,17 @@ def test_a_dated_or_prefixed_name_finds_its_model(model: str, same_as: str) -> N
         "mistral-large-2411",  # mistral-large-2512 is another model
         "GPT-4O",
         "openai/gpt-oss-120b",  # sold at different prices
+        "azure/gpt-4o-2024-05-13",
+        "azure/gpt-4",
+        "azure/claude-haiku-4-5",  # nobody says at what price
+        "vertex_ai/gpt-4o",
+        "vertex_ai/mistral-large-2512",
+        "google/gemini-2.5",
+        "models/claude-sonnet-5",
+        "my-azure/gpt-4o",
+        "openai/azure/gpt-4o",
+        "gemini-2.5-pro-002",
+        "ft:gpt-4o:me::1",
     ],
 )
 def test_a_price_is_never_guessed(model: str) -> None:
@@ -169,7 +302,12 @@ def test_a_name_sold_at_two_prices_needs_its_provider() -> None:
 
 def test_some_rows_of_the_table() -> None:
     assert price_for("gpt-4o") == Price(2.5, 10.0, 1.25)
-    assert price_for("claude-haiku-5-5") == Price(0.1, 0.5, 0.01, 0.125, LongContext(100_000, 0.5, 2.5, 0.05, 0.625))
+    assert price_for("claude-haiku-5-5") == Price(
+        0.1, 0.5, 0.01, 0.125, LongContext(100_000, 0.5, 2.5, 0.05, 0.625), 0.2
+    )  # fmt: skip
+    assert price_for("gpt-6-astra") == Price(
+        10.0, 50.0, 1.0, 12.5, LongContext(272_000, 20.0, 75.0, 2.0, 25.0), cache_write_long=25.0
+    )
     assert price_for("gemini-2.5-pro") == Price(1.25, 10.0, 0.125, long_context=LongContext(200_000, 2.5, 15.0, 0.25))
     assert price_for("deepseek-v4-pro") == Price(1.32, 3.96, 0.044, 0.0)
     assert date.fromisoformat(SOURCE_DATE).year == 2026
@@ -186,6 +324,44 @@ def test_overrides_come_first_and_exact_names_before_undated_ones() -> None:
     assert price_for("gpt-4o-2024-05-13", {"gpt-4o-2024-05-13": mine}) == mine
 
 
+def test_what_a_cloud_lists_too_it_lists_at_the_makers_price_and_the_bare_name_is_the_makers() -> None:
+    for model in ("gpt-6-sol", "gpt-5.4", "gpt-4.1"):
+        of_maker, of_azure = price_for(f"openai/{model}"), price_for(f"azure/{model}")
+        assert of_maker is not None and of_maker == price_for(model)
+        assert of_azure == dataclasses.replace(of_maker, cache_write_long=None)
+
+
+def test_no_discount_is_assumed() -> None:
+    for model in ("gpt-4o", "claude-haiku-4-5", "gemini-2.5-pro"):
+        price = price_for(model)
+        assert price is not None and price.tiers == {}
+        assert cost_of(TokenUsage(10, 10, service_tier="batch"), price).provenance == "estimated"
+
+
+def test_a_table_of_one_s_own() -> None:
+    mine = prices_from({"gpt-4o": {"input": 1, "output": 2, "tiers": {"flex": 0.5}}, "mine": Price(3, 4)})
+    assert mine == {"gpt-4o": Price(1, 2, tiers={"flex": 0.5}), "mine": Price(3, 4)}
+    assert price_for("gpt-4o-2024-08-06", mine) == mine["gpt-4o"]
+    assert price_for("mine", mine) == Price(3, 4)
+    assert price_for("gpt-4o-mini", mine) == price_for("gpt-4o-mini")
+
+
+@pytest.mark.parametrize(
+    ("table", "why"),
+    [
+        (["gpt-4o"], "list is not a mapping of models to prices"),
+        ({"gpt-4o": {"input": 1}}, "gpt-4o: .*'output'"),
+        ({"gpt-4o": {"input": 1, "output": "2"}}, "gpt-4o: output: '2' is not"),
+        ({"gpt-4o": {"input": 1, "output": 2, "outptu": 3}}, "gpt-4o: .*'outptu'"),
+        ({"gpt-4o": 5}, "gpt-4o: "),
+        ({"gpt-4o": {1: 5}}, "gpt-4o: "),
+    ],
+)
+def test_a_table_that_is_none_is_refused(table: Any, why: str) -> None:
+    with pytest.raises(ValueError, match=f"^prices: {why}"):
+        prices_from(table)
+
+
 def test_a_price_from_a_file_is_a_mapping_of_mappings() -> None:
     price = Price(input=1, output=2, long_context={"above_input_tokens": 10, "input": 2, "output": 3})
     assert price == Price(1, 2, long_context=LongContext(10, 2, 3))
@@ -194,7 +370,7 @@ def test_a_price_from_a_file_is_a_mapping_of_mappings() -> None:
     assert Price(1, 2).at(11) == Price(1, 2)
 
 
-@pytest.mark.parametrize("name", ["input", "output", "cached_input", "cache_write"])
+@pytest.mark.parametrize("name", ["input", "output", "cached_input", "cache_write", "cache_write_long"])
 @pytest.mark.parametrize("value", [-0.1, float("nan"), float("inf"), 2e9, True, "1"])
 def test_a_price_out_of_range_is_refused(name: str, value: object) -> None:
     good = {"input": 1.0, "output": 1.0}

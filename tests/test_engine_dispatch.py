@@ -377,6 +377,16 @@ def test_a_budget_that_does_not_cover_a_request_fails_it_and_says_so() -> None:
     assert rig.metrics.cost_usd == 4.0
 
 
+def test_a_refusal_says_when_the_budget_would_cover_it() -> None:
+    price, budget = {"input": 1_000_000.0, "output": 0.0}, {"max_spend_per_hour_usd": 15.0}
+    rig = Rig(deployment(price=price, budget=budget))
+    rig.submit(1)
+    rig.tick(100.0)
+    rig.submit(2)
+    rig.submit(3, tokens=(16, 0))
+    assert (rig.error(2).retry_after, rig.error(3).retry_after) == (3_500.0, None)  # 16 dollars never fit
+
+
 @pytest.mark.parametrize(("action", "at_once"), [("warn", [1, 2, 3]), ("throttle", [1])])
 def test_a_spent_budget_warns_or_throttles(action: str, at_once: list[int]) -> None:
     price = {"input": 1_000_000.0, "output": 0.0}
@@ -384,7 +394,7 @@ def test_a_spent_budget_warns_or_throttles(action: str, at_once: list[int]) -> N
     rig = Rig(deployment(price=price, budget=budget, serving={"max_concurrent": 3}))
     for request_id in (1, 2, 3):
         rig.submit(request_id)
-        assert rig.notices("budget") == ([{"action": action}] if request_id in at_once else [])
+        assert rig.notices("budget") == ([{"action": action}] if request_id == 1 else [])  # it is said once
     assert [request_id for request_id in (1, 2, 3) if request_id in rig.started] == at_once
 
 

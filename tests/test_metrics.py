@@ -30,5 +30,6 @@ def test_usages_add_up_and_one_lower_bound_makes_the_sum_one() -> None:
     total.add(TokenUsage(10, 20, 30, 40, 50))
     assert total.value() == TokenUsage(11, 22, 33, 44, 55)
     total.add(TokenUsage(1, 0, provenance="lower_bound"))
-    total.add(TokenUsage(0, 1))
-    assert total.value() == TokenUsage(12, 23, 33, 44, 55, "lower_bound")
+    total.add(TokenUsage(0, 1, 0, 9, cache_write_long_tokens=7, service_tier="flex", cost_usd=1.0))
+    total.add(TokenUsage(0, 0, 0, 9, cache_write_long_tokens=2))
+    assert total.value() == TokenUsage(12, 23, 33, 62, 55, "lower_bound", cache_write_long_tokens=9)  # of all tiers
