@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import random
+from dataclasses import replace
 
 import pytest
 from hypothesis import given
@@ -91,6 +92,38 @@ def test_a_need_that_can_never_be_met_is_in_nobody_s_way() -> None:
     assert fair_shares(100, demands) == [0, 90, 10]
 
 
+def test_nobody_behind_a_head_that_lacks_something_serves_itself_again() -> None:
+    """Three of them have one unit each in use. Whichever cools first goes to the one that has none."""
+    demands = [
+        Demand("a", 2, eager=True, need=1, waiting=2.0),
+        Demand("b", 1, need=1, waiting=5.0, lacks=True),
+        Demand("c", 2, eager=True, need=1, waiting=1.0),
+        Demand("d", 2, eager=True, need=1, waiting=0.5),
+    ]
+    assert fair_shares(3, demands) == [0, 3, 0, 0]
+
+
+def test_who_has_waited_for_longer_than_that_head_is_before_it() -> None:
+    demands = [
+        Demand("a", 2, need=1, waiting=9.0),
+        Demand("b", 1, need=1, waiting=5.0, lacks=True),
+        Demand("c", 2, need=1, waiting=1.0),
+    ]
+    assert fair_shares(2, demands) == [1, 1, 0]
+
+
+def test_behind_a_head_that_lacks_something_an_even_part_that_serves_is_kept() -> None:
+    large = Demand("a", 90, need=60, waiting=1.0)
+    small = Demand("b", 90, need=5, waiting=1.0)
+    lacking = Demand("c", 60, need=60, waiting=5.0, lacks=True)
+    assert fair_shares(100, [large, small, lacking]) == [0, 40, 60]
+    assert fair_shares(103, [replace(small, name="a"), small, lacking]) == [21, 21, 60]
+
+
+def test_a_head_that_lacks_what_can_never_be_met_is_in_nobody_s_way() -> None:
+    assert fair_shares(3, [Demand("a", 9, need=4, waiting=9.0, lacks=True), Demand("b", 9, need=1)]) == [2, 1]
+
+
 names = st.sampled_from("abcdef")
 amounts = st.integers(-1, 40)
 all_demands = st.lists(
@@ -149,6 +182,24 @@ def test_all_of_the_limit_is_handed_out_and_no_more(limit: int, demands: list[De
     assert len(shares) == len(demands)
     assert sum(shares) == (limit if demands else 0)
     assert all(share >= 0 for share in shares)
+
+
+@given(st.integers(0, 60), all_demands, st.sets(st.integers(0, 6)))
+def test_where_heads_lack_something_the_first_of_them_gets_it_and_the_others_what_serves_them(
+    limit: int, demands: list[Demand], lacking: set[int]
+) -> None:
+    demands = [replace(demand, lacks=number in lacking) for number, demand in enumerate(demands)]
+    shares = fair_shares(limit, demands)
+    assert sum(shares) <= limit and all(share >= 0 for share in shares)
+    heads = [number for number, demand in enumerate(demands) if demand.lacks and 0 < demand.need <= limit]
+    if heads:
+        first = min(heads, key=lambda number: (-demands[number].waiting, demands[number].name, number))
+        since = demands[first].waiting
+        before = sum(demand.need for demand in demands if demand.waiting > since and 0 < demand.need <= limit)
+        assert shares[first] >= demands[first].need or before + demands[first].need > limit
+        for demand, share in zip(demands, shares, strict=True):
+            if 0 < demand.need <= limit and demand.waiting <= since and not demand.lacks:
+                assert share == 0 or share >= demand.need
 
 
 @given(st.integers(0, 150), st.lists(amounts, min_size=1, max_size=7))

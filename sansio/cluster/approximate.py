@@ -33,6 +33,12 @@ same, so what it costs then is what was taken in the moment before, and what a n
 With `OnSilence.EXPAND` every member that gets no answer, or was not heard of for a while, is a part by itself, and from when
 it falls silent until a span after it is heard again: that is the choice.
 
+**Whose turn it is.** A limit may have fewer units than members that wait for one. A head that lacks something gets what
+cools first anywhere, the longest waiting first (`fair_shares.py`). So whoever comes to be the first of all waits for a span
+at most, and as many as fit into the limit side by side are served with it: of ``n`` members whose heads wait, each is served
+within ``1 + n`` spans, and within ``1 + ceil(n / limit)`` where all heads cost 1; and some intervals for the questions that
+it takes. With a span of 0, a span is as long as the longest that runs.
+
 What a request uses beyond its reservation comes on top, here as in a single process; it is claimed as soon as it is known.
 With a span of 0 what counts is what runs. That ends with its process, but not with its lease: what a member that is cut off
 has running for longer than its lease and the longest span comes on top as well.
@@ -156,7 +162,8 @@ class ApproximateMember:
     over which demand is measured. interval: seconds between two questions while there is something to do. lease: seconds
     after a question that it goes on without an answer. on_silence: `OnSilence`.
 
-    A member that is idle for a span gives its share back and asks nothing until somebody wants something.
+    A member that is idle for a span gives its share back and asks nothing until somebody wants something; nor does it while
+    the store is gone, once its lease is over.
 
     Raises `ValueError` for no quotas, an empty name, and seconds that are not above 0 and finite.
     """
@@ -164,8 +171,8 @@ class ApproximateMember:
     __slots__ = (
         "_allowances", "_answered_at", "_asked_at", "_claims", "_cooling", "_counted", "_counters", "_given_back",
         "_granted", "_holds", "_hungry_since", "_idle_since", "_interval", "_is_crowded", "_key", "_lease", "_member",
-        "_now", "_on_silence", "_peers", "_question", "_quotas", "_raised_at", "_rounds", "_sequence", "_store_time",
-        "_window",
+        "_now", "_on_silence", "_peers", "_question", "_quotas", "_raised_at", "_rests", "_rounds", "_sequence",
+        "_store_time", "_window",
     )  # fmt: skip
 
     def __init__(
@@ -219,6 +226,8 @@ class ApproximateMember:
         self._hungry_since: float | None = None
         self._idle_since: float | None = None
         self._given_back = False
+        self._rests = False
+        """Whether it was left without an answer when it had nothing, and wanted nothing."""
         self._granted = [0] * len(quotas)
         self._is_crowded = False
 
@@ -240,10 +249,12 @@ class ApproximateMember:
         return self._answered_at + self._lease
 
     def interval(self, hungry: bool) -> float:
-        """The pace of its questions; infinite where it has given its share back."""
+        """The pace of its questions; infinite where it has given its share back, or where it is idle, its lease is over and
+        nobody answers. Whoever wants to know again after that has granted something (without the store), so it asks."""
         if hungry:
             return self._interval * _HUNGRY_PACE
-        return math.inf if self._given_back else self._interval
+        rests, self._rests = self._rests, False
+        return math.inf if rests or self._given_back else self._interval
 
     def counted(self, epoch: int) -> list[int]:
         """What all members are known to have granted in the window with this label, for each dimension."""
@@ -336,6 +347,7 @@ class ApproximateMember:
         """Its share stays as it is. Where it is to go on alone, all of the limit comes to be its own, in a window's time."""
         self._rounds = 0
         self._given_back = False
+        self._rests = self._is_idle and now >= self.valid_until()
         if self._on_silence is OnSilence.EXPAND and self._answered_at > -math.inf:
             since = max(self._answered_at + self._silent_after, self._raised_at)
             if now > since:
@@ -498,7 +510,7 @@ class ApproximateMember:
             amount = part.level + part.level // (2 * _STEP)
         used = max(part.used, part.level)
         reserve = used + used // 4 + 1 - amount
-        return Demand(part.name, amount, reserve, part.need > 0, part.need, -part.since)
+        return Demand(part.name, amount, reserve, part.need > 0, part.need, -part.since, part.need > part.level)
 
 
 def _lack(part: _Part, lack: int) -> Demand:

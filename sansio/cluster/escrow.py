@@ -18,6 +18,11 @@ better has come, others believe what they find. So a process that has never seen
 lost one, starts at once. And no version may come twice in a store's life, or the very question that was meant for the first
 could be heard at the second.
 
+A limit may have fewer rights than members that wait for one. Then those that have cooled first go to the head that has
+waited longest, and their last holder asks anew, behind the others (`RightsBank.targets`). Of ``n`` members whose heads wait,
+each is served within ``1 + n`` spans, and within ``1 + ceil(n / limit)`` where all heads cost 1; and some intervals for the
+questions that it takes. With a span of 0, a span is as long as the longest that runs.
+
 It is taken for granted that a monotonic clock runs while its process may run, right to one part in a hundred; and that what
 is counted at a time (a span of 0) does not run on for longer than the longest span after its member's lease, or its leave.
 """

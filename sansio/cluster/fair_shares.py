@@ -8,6 +8,10 @@ Whole numbers throughout, so nothing is lost or invented by rounding. The limit 
    before it. A need only lifts its member's share up to it; it adds nothing to a share that is large enough.
 2. What members *use*: the small amounts in full, the rest is divided evenly among the larger ones.
 3. What they would like to have ready besides (*reserve*), in the same way.
+   Where a head *lacks* something, nobody who has not waited for longer is served before it by what comes free: those keep
+   what is theirs evenly, but none of what does not come out even, and one whose own head does not fit into that keeps
+   nothing. So whatever cools first, wherever that is, goes to the head that has waited longest. Who is to let go is not
+   decided by who was served last: that one's part cools last of all, and until then the others would serve themselves again.
 4. Whatever is left even then, evenly: among the *eager*, who use all they get, or where nobody is, among all. So who was
    quiet can begin at once.
 
@@ -28,7 +32,8 @@ class Demand:
 
     name: breaks ties. amount: what it uses; ``None`` is unbounded, it uses whatever it gets. reserve: what it
     would like to have besides. eager: whether it comes first where something is left over. need: what the head of its queue
-    costs, where that waits; 0 where nothing does. waiting: for how many seconds it has.
+    costs, where that waits; 0 where nothing does. waiting: for how many seconds it has. lacks: whether that head costs more
+    than all that counts in its member's ledger: then no time that passes lets it in, but only what others let go.
     A negative number counts as 0, and a need above the limit, which can never be met, as none.
     """
 
@@ -38,10 +43,12 @@ class Demand:
     eager: bool = False
     need: int = 0
     waiting: float = 0.0
+    lacks: bool = False
 
 
 def fair_shares(limit: int, demands: Sequence[Demand | int]) -> list[int]:
-    """The share of each of ``demands``, in their order; together exactly ``limit``, where there are any.
+    """The share of each of ``demands``, in their order; together exactly ``limit``, where there are any and nobody lacks
+    anything, and never more.
 
     A number stands for the `Demand` of that amount and nothing else. Raises `ValueError` for a negative limit.
     """
@@ -49,14 +56,32 @@ def fair_shares(limit: int, demands: Sequence[Demand | int]) -> list[int]:
         raise ValueError(f"limit: {limit!r} is below 0")
     asked = [Demand(amount=demand) if isinstance(demand, int) else demand for demand in demands]
     order = sorted(range(len(asked)), key=lambda number: asked[number].name)
-    shares = _needs(limit, asked, order)
-    shares = _fill(limit, shares, [limit if demand.amount is None else demand.amount for demand in asked], order)
-    shares = _fill(limit, shares, [share + demand.reserve for share, demand in zip(shares, asked, strict=True)], order)
-    eager = [number for number in order if asked[number].eager]
+    behind = behind_a_lack(limit, asked)
+    ahead = [number for number in order if number not in behind]
+    kept = _needs(limit, asked, ahead)
+    wanted = [limit if demand.amount is None else demand.amount for demand in asked]
+    shares = _fill(limit, kept, wanted, ahead)
+    yields = {number for number in behind if shares[number] < asked[number].need <= limit}
+    if yields:
+        shares = _fill(limit, kept, [0 if number in yields else amount for number, amount in enumerate(wanted)], ahead)
+    wanted = [share if number in yields else share + asked[number].reserve for number, share in enumerate(shares)]
+    shares = _fill(limit, shares, wanted, ahead)
+    rest = [number for number in order if number not in yields]
+    rest = [number for number in rest if asked[number].eager] or rest
     left = limit - sum(shares)
-    for place, number in enumerate(eager or order):
-        shares[number] += left // len(eager or order) + (place < left % len(eager or order))
+    for place, number in enumerate(rest):
+        shares[number] += left // len(rest) + (place < left % len(rest) and number not in behind)
     return shares
+
+
+def behind_a_lack(limit: int, asked: Sequence[Demand]) -> set[int]:
+    """Who comes after a head that lacks something: all that have not waited for longer, and lack nothing themselves."""
+    waits = [0 < demand.need <= limit for demand in asked]
+    lacks = [waiting and demand.lacks for waiting, demand in zip(waits, asked, strict=True)]
+    if not any(lacks):
+        return set()
+    longest = max(demand.waiting for demand, lacking in zip(asked, lacks, strict=True) if lacking)
+    return {n for n, each in enumerate(asked) if not (lacks[n] or (waits[n] and each.waiting > longest))}
 
 
 def _needs(limit: int, asked: Sequence[Demand], order: Sequence[int]) -> list[int]:
@@ -73,8 +98,11 @@ def _needs(limit: int, asked: Sequence[Demand], order: Sequence[int]) -> list[in
     return kept
 
 
-def _fill(limit: int, least: Sequence[int], wanted: Sequence[int], order: Sequence[int]) -> list[int]:
-    """Raise all from the ``least`` they have to one level, nobody above what it ``wanted``, as far as the limit goes."""
+def _fill(limit: int, least: Sequence[int], wanted: Sequence[int], odd: Sequence[int]) -> list[int]:
+    """Raise all from the ``least`` they have to one level, nobody above what it ``wanted``, as far as the limit goes.
+
+    What does not come out even goes to the first of ``odd``, one each.
+    """
     bounds = [(low, max(low, high)) for low, high in zip(least, wanted, strict=True)]
     if sum(high for _, high in bounds) <= limit:
         return [high for _, high in bounds]
@@ -84,9 +112,9 @@ def _fill(limit: int, least: Sequence[int], wanted: Sequence[int], order: Sequen
 
     corners = sorted({corner for pair in bounds for corner in pair})
     level = corners[bisect_right(corners, limit, key=lambda corner: sum(shares_at(corner))) - 1]
-    rising = [number for number in order if bounds[number][0] <= level < bounds[number][1]]
+    rising = [number for number, (low, high) in enumerate(bounds) if low <= level < high]
     left = limit - sum(shares_at(level))
     shares = shares_at(level + left // len(rising))
-    for number in rising[: left % len(rising)]:
+    for number in [number for number in odd if number in rising][: left % len(rising)]:
         shares[number] += 1
     return shares

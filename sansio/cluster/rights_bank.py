@@ -23,12 +23,12 @@ nobody watches stay where they are.
 from __future__ import annotations
 
 from collections.abc import Mapping, Sequence
-from dataclasses import dataclass
+from dataclasses import dataclass, replace
 from typing import Annotated, Final
 
 import msgspec
 
-from .fair_shares import fair_shares
+from .fair_shares import Demand, behind_a_lack, fair_shares
 from .store import Quota
 
 DRIFT: Final = 0.02
@@ -248,28 +248,32 @@ class RightsBank(msgspec.Struct):
 
         Max-min fairness over the demands. What nobody demands is spread evenly, with one part left for who comes next. A
         head that waits gets what it needs even where that is above its member's share, those that have waited longest first.
+        Where it holds less than that, those behind it let go of what cools first, instead of serving their own heads again.
         """
         live = {name: self.accounts[name] for name in sorted(self.accounts) if self.accounts[name].age <= self.terms.lease}
         amount = self.free[index] + sum(account.held[index] for account in live.values())
-        demands = {name: account.demand[index] for name, account in live.items()}
-        waiting = [name for name, account in live.items() if account.need[index]]
-        waiting.sort(key=lambda name: live[name].since)
-        floors: dict[str, int] = {}
-        shares = _fill(amount, demands, floors)
+        waiting = [name for name, account in live.items() if 0 < account.need[index] <= amount]
+        waiting = sorted(waiting, key=lambda name: live[name].since)[:_MOST_FLOORS]
+        asked = {name: Demand(amount=account.demand[index]) for name, account in live.items()}
+        shares = _divided(amount, asked)
+        for place, name in enumerate(waiting):
+            account = live[name]
+            need = account.need[index]
+            asked[name] = replace(asked[name], need=need, waiting=-float(place), lacks=account.held[index] < need)
+        behind = behind_a_lack(amount, list(asked.values()))
+        ahead = {name for number, name in enumerate(asked) if number not in behind}
         left = amount
-        for name in waiting[:_MOST_FLOORS]:
-            account, share = live[name], shares[name]
-            floor = account.need[index]
+        for name in [name for name in waiting if name in ahead]:
+            account, floor = live[name], asked[name].need
             # Who has not used its share, but has less left of it than one head costs, may go above it by less than that:
             # so what remains of all shares serves heads, one after the other.
-            if account.level[index] < share and account.level[index] + floor <= left:
+            if account.level[index] < shares[name] and account.level[index] + floor <= left:
                 floor += account.level[index]
-            if floor <= left:
-                left -= floor
-                floors[name] = floor
-                if floor > share:
-                    shares = _fill(amount, demands, floors)
-        return shares
+            if floor > left:
+                floor = 0
+            left -= floor
+            asked[name] = replace(asked[name], need=floor)
+        return _divided(amount, asked)
 
     def _move(self, name: str, account: Account) -> Moves:
         give, grant, before, after, short = ([0] * len(self.free) for _ in range(5))
@@ -380,17 +384,9 @@ def _items(bank: RightsBank) -> dict[tuple[str, int], Account | Lot]:
     return accounts | {(lot.id, -1): lot for lot in bank.lots}
 
 
-def _fill(amount: int, demands: Mapping[str, int], floors: Mapping[str, int]) -> dict[str, int]:
-    """Max-min shares of ``amount``, none below its floor. The floors are not more than ``amount`` together."""
-    raised: dict[str, int] = {}
-    while True:
-        others = [name for name in demands if name not in raised]
-        divided = fair_shares(amount - sum(raised.values()), [*(demands[name] for name in others), 0])
-        shares = dict(zip(others, divided, strict=False))
-        low = {name: floors[name] for name in others if shares[name] < floors.get(name, 0)}
-        if not low:
-            return shares | raised
-        raised |= low
+def _divided(amount: int, asked: Mapping[str, Demand]) -> dict[str, int]:
+    """The fair shares of ``amount``; of what nobody asks for, one part is left for who comes next."""
+    return dict(zip(asked, fair_shares(amount, [*asked.values(), Demand()]), strict=False))
 
 
 def _parsed(document: bytes) -> RightsBank | None:

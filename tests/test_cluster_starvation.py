@@ -1,0 +1,113 @@
+"""Limits of fewer units than there are members that wait: nobody starves, in either mode, and nobody grants too much."""
+
+from __future__ import annotations
+
+import math
+from collections import deque
+from dataclasses import dataclass, field
+
+import pytest
+
+from sansio import TokenUsage
+from sansio.cluster.config import ClusterConfig, SharingMode
+from sansio.cluster.limiters import limiter_of
+from sansio.cluster.shared_limiter import SharedRateLimiter
+from sansio.rate_limit import Permit, RateLimits
+from sansio.simulation.world.shared_store import SharedStore
+
+WINDOW = 4.0
+GUARD = 0.5
+TICK = 0.1
+RUNS_FOR = 1.0
+UNIX = 1.75e9
+
+
+@dataclass
+class Process:
+    """A limiter, and heads that wait: always one, or one that comes so many seconds after the last was granted."""
+
+    limiter: SharedRateLimiter
+    tokens: int
+    comes_after: float
+    waits_since: float = 0.0
+    waited: float = 0.0
+    granted: list[float] = field(default_factory=list[float])
+    running: deque[tuple[float, Permit]] = field(default_factory=deque[tuple[float, Permit]])
+
+    def step(self, store: SharedStore, now: float) -> None:
+        while self.running and self.running[0][0] <= now:
+            self.limiter.settle(self.running.popleft()[1], TokenUsage(self.tokens, 0), now)
+        self.serve(now)
+        at = self.limiter.exchange_at()
+        if at is not None and at <= now:
+            reply = store.execute(self.limiter.exchange(now, UNIX + now), UNIX + now)
+            self.limiter.exchanged(reply, now, UNIX + now)
+            self.serve(now)
+
+    def serve(self, now: float) -> None:
+        while now >= self.waits_since:
+            self.waited = max(self.waited, now - self.waits_since)
+            permit = self.limiter.reserve(1, self.tokens, 0, now)
+            if not isinstance(permit, Permit):
+                return
+            self.granted.append(now)
+            self.running.append((now + RUNS_FOR, permit))
+            self.waits_since = now + self.comes_after
+
+
+def run(
+    limits: RateLimits, mode: SharingMode, count: int, seconds: float, tokens: int = 1, rests: bool = False
+) -> list[Process]:
+    cluster = ClusterConfig("redis://x", mode=mode, estimate_error=0.0)
+    store = SharedStore()
+    processes: list[Process] = []
+    for number in range(count):
+        limiter = limiter_of(limits, cluster, "limit", f"m{number}")
+        assert isinstance(limiter, SharedRateLimiter)
+        processes.append(Process(limiter, tokens, (0.3 + 0.17 * number) * WINDOW if rests else 0.0))
+    for tick in range(int(seconds / TICK) + 1):
+        for process in processes:
+            process.step(store, tick * TICK)
+    return processes
+
+
+def bound(spans: float, span: float) -> float:
+    """The time of so many spans, and of the questions on the way."""
+    return spans * (span + 1.0)
+
+
+def assert_within(processes: list[Process], limit: int) -> None:
+    grants = sorted(at for process in processes for at in process.granted)
+    span = WINDOW + GUARD - 1e-6
+    assert max(sum(at - span < other <= at for other in grants) for at in grants) <= limit
+
+
+MODES = pytest.mark.parametrize("mode", [SharingMode.APPROXIMATE, SharingMode.ESCROW])
+
+
+@MODES
+@pytest.mark.parametrize("rests", [False, True], ids=["always one", "now and then"])
+@pytest.mark.parametrize(("limit", "count"), [(1, 2), (2, 3), (2, 5), (3, 4), (5, 8), (6, 4)])
+def test_requests(mode: SharingMode, limit: int, count: int, rests: bool) -> None:
+    limits = RateLimits(requests_per_minute=limit, window=WINDOW, delivery_guard=GUARD)
+    processes = run(limits, mode, count, 6 * (WINDOW + GUARD), rests=rests)
+    assert_within(processes, limit)
+    longest = max(process.waited for process in processes)
+    assert longest <= bound(1 + math.ceil(count / limit), WINDOW + GUARD)
+
+
+@MODES
+@pytest.mark.parametrize(("fit", "count"), [(1, 3), (2, 3), (3, 4)])
+def test_tokens(mode: SharingMode, fit: int, count: int) -> None:
+    limits = RateLimits(tokens_per_minute=1000 * fit + 300, window=WINDOW, delivery_guard=GUARD)
+    processes = run(limits, mode, count, (3 + count) * (WINDOW + GUARD), tokens=1000)
+    assert_within(processes, fit)
+    assert max(process.waited for process in processes) <= bound(1 + count, WINDOW + GUARD)
+
+
+@MODES
+@pytest.mark.parametrize(("limit", "count"), [(1, 2), (2, 5), (3, 4)])
+def test_how_many_run(mode: SharingMode, limit: int, count: int) -> None:
+    limits = RateLimits(concurrent_requests=limit, window=WINDOW)
+    processes = run(limits, mode, count, 12.0)
+    assert max(process.waited for process in processes) <= bound(1 + math.ceil(count / limit), RUNS_FOR)
