@@ -97,12 +97,10 @@ class Price:
         """All of these prices, so many times. Raises `ValueError` for what is no factor, or comes to too much."""
         if isinstance(factor, bool) or not isinstance(factor, (int, float)) or not 0 <= factor < math.inf:
             raise ValueError(f"{factor!r} is not a finite factor of at least 0")
-        scaled = {name: None if (rate := getattr(self, name)) is None else rate * factor for name in _RATES}
         longer = self.long_context
         if isinstance(longer, LongContext):
-            rates = {name: None if (rate := getattr(longer, name)) is None else rate * factor for name in _RATES}
-            longer = replace(longer, **rates)
-        return replace(self, **scaled, long_context=longer, tiers={})
+            longer = replace(longer, **_scaled(longer, factor))
+        return replace(self, **_scaled(self, factor), long_context=longer, tiers={})
 
     def _tier(self, name: object, value: object) -> Price:
         try:
@@ -119,6 +117,10 @@ class Price:
 
 _RATES: Final = ("input", "output", "cached_input", "cache_write", "cache_write_long")
 _NEEDED: Final = ("input", "output")
+
+
+def _scaled(price: Price | LongContext, factor: float) -> dict[str, Any]:
+    return {name: None if (rate := getattr(price, name)) is None else rate * factor for name in _RATES}
 
 
 def _check_prices(price: Price | LongContext) -> None:

@@ -241,8 +241,8 @@ def test_when_there_is_something_left_again() -> None:
     ledger = BudgetLedger(Budget(1.0, 1.5, on_exceeded="throttle"))
     reserved(ledger, 0.9, 5.0)
     assert ledger.recovers_at(6.0) == 6.0
-    reserved(ledger, 0.6, 7.0)
-    assert ledger.recovers_at(8.0) == 5.0 + DAY
+    reserved(ledger, 0.6, 1_000.0)
+    assert ledger.recovers_at(1_001.0) == 5.0 + DAY
     assert ledger.recovers_at(5.0 + DAY) == 5.0 + DAY
     assert BudgetLedger(Budget()).recovers_at(8.0) == 8.0
 
