@@ -14,13 +14,13 @@ from sansio.batch import TokenUsage
 from sansio.cluster.approximate import ApproximateMember
 from sansio.cluster.config import OnStoreLost
 from sansio.cluster.shared_limiter import SharedRateLimiter
-from sansio.cluster.store import Quota
+from sansio.cluster.store import Published, Quota, StoreLost, Taken
 from sansio.rate_limit import Permit, RateLimiter, RateLimits, quotas_of
 from sansio.simulation.cluster.bounds import allowed
 from sansio.simulation.cluster.counters import CounterModel
 from sansio.simulation.cluster.judge import ClusterJudge, Grant
 from sansio.simulation.cluster.naive_provider import Amounts
-from sansio.simulation.cluster.plan import ClusterPlan, Life
+from sansio.simulation.cluster.plan import ClusterPlan, FailOver, Life
 from sansio.simulation.cluster.process import Process
 from sansio.simulation.cluster.tally import dimensions_of
 from sansio.simulation.judge.violation import InvariantViolated
@@ -218,6 +218,56 @@ def test_in_strict_mode_what_the_store_gave_is_not_of_the_local_share() -> None:
     court.grant(0, 2.0)
     with violated(28, "requests_per_minute to 3"):
         court.grant(0, 2.0)
+
+
+def strict_court(**also: Any) -> Court:
+    """Two were granted before life 0 asked the store, and one after that."""
+    court = Court(replace(PLAIN, limits=replace(LIMITS, strict=True), **also))
+    process = cast(Process, court.processes[0])
+    court.grant(0, 0.0)
+    grant = court.grant(1, 1.0, tokens=20)
+    court.judge.asks(process, 1.0)
+    court.grant(1, 1.5)
+    court.end(grant, 1.5, 15)
+    return court
+
+
+@pytest.mark.parametrize(
+    ("levels", "at", "said"),
+    [
+        ((2, 25), 2.0, None),
+        ((3, 35), 2.0, None),
+        ((1, 25), 2.0, "1 of requests_per_minute, where a span holds 2"),
+        ((2, 24), 2.0, "24 of tokens_per_minute, where a span holds 25"),
+        ((1, 15), 11.0, None),
+        ((0, 15), 11.0, "0 of requests_per_minute, where a span holds 1"),
+        ((0, 0), 12.0, None),
+    ],
+)
+def test_the_store_counts_what_all_were_charged_before_it_was_asked(
+    levels: tuple[int, ...], at: float, said: str | None
+) -> None:
+    court = strict_court()
+    reply = Taken(1, 0, None, 1, (*levels, 0), 0.0)
+    if said is None:
+        court.judge.heard(cast(Process, court.processes[0]), reply, at)
+    else:
+        with violated(10, f"the store tells of {said}"):
+            court.judge.heard(cast(Process, court.processes[0]), reply, at)
+
+
+def test_a_store_that_forgets_or_is_not_alone_need_not_count_everything() -> None:
+    nothing = Taken(0, 0, None, 1, (0, 0), 0.0)
+    shares = replace(PLAIN.cluster, on_store_lost=OnStoreLost.LOCAL_SHARE, local_share=0.2)
+    for court in (strict_court(troubles=(FailOver(0, 1.0, 1.0),)), strict_court(cluster=shares)):
+        court.judge.heard(cast(Process, court.processes[0]), nothing, 2.0)
+    court = strict_court()
+    for says_nothing in (StoreLost(), Published({}, 0.0)):
+        court.judge.heard(cast(Process, court.processes[0]), says_nothing, 2.0)
+    divided = Court()
+    divided.grant(0, 0.0)
+    divided.judge.asks(cast(Process, divided.processes[0]), 1.0)
+    divided.judge.heard(cast(Process, divided.processes[0]), nothing, 2.0)
 
 
 # ---- counters ---------------------------------------------------------------------------------------------------------

@@ -207,6 +207,15 @@ def test_a_charge_counts_for_a_span() -> None:
     assert not second.counts
 
 
+def test_of_what_counts_some_was_charged_later_than_an_instant() -> None:
+    tally = Tally(10.0)
+    assert tally.after(0.0) == 0
+    tally.add(0.0, 5)
+    tally.edit(tally.add(4.0, 7), 3)
+    tally.add(5.0, 1)
+    assert [tally.after(at) for at in (-1.0, 0.0, 3.9, 4.0, 5.0)] == [9, 4, 4, 1, 0]
+
+
 def test_dimensions_are_in_the_order_of_the_limiter() -> None:
     found = dimensions_of(replace(LIMITS, burst=5, output_tokens_per_minute=50))
     assert [(each.field, each.kind, each.limit, each.span) for each in found] == [

@@ -105,7 +105,7 @@ class Rig:
     def asks(self, process: Process) -> None:
         """Of no interest."""
 
-    def heard(self, process: Process) -> None:
+    def heard(self, process: Process, reply: StoreReply) -> None:
         """Of no interest."""
 
     def ask_store(self) -> None:

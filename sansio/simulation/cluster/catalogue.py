@@ -101,6 +101,7 @@ def cluster_plan(scenario: str, seed: int) -> ClusterPlan:
         answers_after=span * rng.choice((0.005, 0.02, 0.05)),
         delay=delay * rng.choice((0.2, 1.0)),
         hot=rng.randrange(64),
+        bias=rng.choice((1.0, 1.0, 0.7)),
         tokens=tokens,
     )
 

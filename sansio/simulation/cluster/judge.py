@@ -3,7 +3,8 @@
 8   No span holds more than the limit, over all processes together; no more run at a time than may. What counts is what a
     grant was charged, or what it used where that is less. In approximate mode the stated bound is added.
 9   Nothing waits in vain (`process.py`: a promised instant is neither too early nor too late).
-10  What a limiter counts is what its own process was charged, from the charge to the end of its span, and what runs.
+10  What a limiter counts is what its own process was charged, from the charge to the end of its span, and what runs. What
+    the store counts for all of them, in strict mode, is no less than what they were charged.
 23  No clock that goes backwards lets more go: all this holds by clocks that stutter.
 28  Nothing is granted past a lease, but for a local share where that was chosen.
 """
@@ -15,11 +16,12 @@ from collections.abc import Callable, Sequence
 from typing import Final
 
 from ...batch import TokenUsage
+from ...cluster.store import StoreReply, Taken
 from ...rate_limit import Permit
 from ..judge.violation import InvariantViolated
 from .bounds import local_share
 from .naive_provider import Amounts
-from .plan import ClusterPlan
+from .plan import ClusterPlan, FailOver
 from .process import Process
 from .tally import Dimension, Entry, Tally, dimensions_of
 
@@ -77,6 +79,10 @@ class ClusterJudge:
         self._books: dict[int, _Books] = {}
         self._strict = limits.strict
         self._local = [local_share(plan, each.limit) for each in self.dimensions]
+        forgets = any(isinstance(each, FailOver) for each in plan.troubles)
+        self._store_counts_all = limits.strict and not forgets and not any(self._local)
+        self._asked_at: dict[int, float] = {}
+        """When each life put its last question."""
 
     # ---- what happens -------------------------------------------------------------------------------------------------
 
@@ -112,6 +118,20 @@ class ClusterJudge:
         self._books[grant.life].running -= 1
         self._edit(grant, [0] * len(self.dimensions))
         self._check_level(process)
+
+    def asks(self, process: Process, at: float) -> None:
+        """A process puts a question to the store."""
+        self._asked_at[process.life.number] = at
+
+    def heard(self, process: Process, reply: StoreReply, at: float) -> None:
+        """A process has an answer. Whatever was granted before it asked was charged to the store's ledger before that, and
+        what still counts now did so when the store answered."""
+        if not self._store_counts_all or not isinstance(reply, Taken):
+            return
+        asked_at = self._asked_at[process.life.number]
+        for dimension, tally, told in zip(self.dimensions, self._together, reply.levels, strict=False):
+            if told < (counts := tally.at(at) - tally.after(asked_at)):
+                raise InvariantViolated(10, f"the store tells of {told} of {dimension.field}, where a span holds {counts}")
 
     def stopped(self, grant: Grant) -> None:
         """It does not run any more, whether or not its process knows."""

@@ -58,7 +58,7 @@ class Observer(Protocol):
         """It is about to put a question to the store."""
         ...
 
-    def heard(self, process: Process) -> None:
+    def heard(self, process: Process, reply: StoreReply) -> None:
         """It has taken an answer."""
         ...
 
@@ -251,7 +251,7 @@ class Process:
                 self._bid_farewell()
             return
         self._shared.exchanged(reply, self.read(), self.unix_now())
-        self._observer.heard(self)
+        self._observer.heard(self, reply)
         if self._leaves:
             self._bid_farewell()
         else:

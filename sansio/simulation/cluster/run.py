@@ -123,7 +123,7 @@ class _Run:
             level(each.kind, each.span, began, cluster.clock.now) / shared(plan, each.limit)
             for each in self._judge.dimensions
         )
-        if self.used < (LEAST_USED_IN_DOUBT if plan.error else LEAST_USED):
+        if self.used < (LEAST_USED_IN_DOUBT if plan.error or plan.bias != 1.0 else LEAST_USED):
             raise InvariantViolated(
                 29, f"{self.used:.2%} of the limit is used, and one life alone wants more than all of it"
             )

@@ -68,6 +68,15 @@ class Tally:
             self._total += amount - entry.amount
             entry.amount = amount
 
+    def after(self, at: float) -> int:
+        """What was charged later than this."""
+        total = 0
+        for entry in reversed(self._entries):
+            if entry.at <= at:
+                break
+            total += entry.amount
+        return total
+
     def at(self, now: float) -> int:
         """What counts."""
         entries = self._entries

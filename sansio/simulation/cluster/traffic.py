@@ -9,6 +9,7 @@ from random import Random
 from typing import Final
 
 from ...batch import TokenUsage
+from ...cluster.store import StoreReply
 from ...rate_limit import Permit
 from ..judge.violation import InvariantViolated
 from ..world.clock import VirtualClock, chance
@@ -83,10 +84,12 @@ class Traffic:
 
     def asks(self, process: Process) -> None:
         """It is about to put a question to the store."""
+        self._judge.asks(process, self._clock.now)
         self._counters.asks(process)
 
-    def heard(self, process: Process) -> None:
+    def heard(self, process: Process, reply: StoreReply) -> None:
         """It has taken an answer."""
+        self._judge.heard(process, reply, self._clock.now)
         self._counters.heard(process)
 
     def killed(self, process: Process) -> None:
