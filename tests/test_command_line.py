@@ -17,6 +17,8 @@ from typing import Any
 
 import openai
 import pytest
+import redis
+from valkey_server import valkey_server
 
 from drivers.command_line import main
 from drivers.mock_provider import ThreadedMockServer, serve_in_thread
@@ -267,6 +269,73 @@ def test_a_variable_that_a_file_names_must_be_set(
     monkeypatch.delenv("OPENAI_API_KEY")
     assert main(["chat", "--deployments", str(deployment_file), "--name", "small", "hello"]) == 2
     assert "the environment variable OPENAI_API_KEY is not set" in capsys.readouterr().err
+
+
+# --- chat: limits that are shared --------------------------------------------------------------------------------------
+
+
+@pytest.fixture
+def limited_file(deployment_file: Path) -> Path:
+    """Both deployments share a limit."""
+    with deployment_file.open("a", encoding="utf-8") as file:
+        file.write("[deployment.runtime_config.rate_limits]\nrequests_per_minute = 60\n")
+    return deployment_file
+
+
+def ask_small(file: Path, *arguments: str) -> int:
+    return main(["chat", "--deployments", str(file), "--name", "small", *arguments, "hello"])
+
+
+def test_chat_shares_its_limits_through_a_store(limited_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with valkey_server() as server, redis.Redis(port=server.port, protocol=2) as store:
+        assert ask_small(limited_file, "--cluster", f"valkey://127.0.0.1:{server.port}") == 0
+        assert list(store.scan_iter("remote-core:approximate:*"))
+    assert capsys.readouterr().out == expected_text("hello") + "\n"
+
+
+def test_chat_says_that_the_store_is_lost(limited_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask_small(limited_file, "--cluster", "redis://127.0.0.1:1", "--timeout", "0.5") == 1
+    err = capsys.readouterr().err
+    assert err.startswith("the store of the limits is lost: ") and "deadline_exceeded" in err
+
+
+@pytest.mark.parametrize(
+    ("url", "said"),
+    [
+        ("cache.test", "--cluster: does not begin with one of redis://, rediss://"),
+        ("redis://:hunter2hunter2@h/x", "--cluster: its database is not one number of at least 0"),
+        ("redis://:hunter2 hunter2@h", "--cluster: holds white space"),
+    ],
+)
+def test_a_store_that_cannot_be_is_refused(
+    url: str, said: str, limited_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    assert ask_small(limited_file, "--cluster", url) == 2
+    out, err = capsys.readouterr()
+    assert said in err and "hunter2" not in out + err
+
+
+def test_a_store_needs_limits_to_share(deployment_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    assert ask_small(deployment_file, "--cluster", "redis://127.0.0.1:1") == 2
+    assert "--cluster: deployment 'small' has no rate_limits that could be shared; set some" in capsys.readouterr().err
+    assert main(["chat", "--model", "gpt-4o", "--cluster", "redis://127.0.0.1:1", "hello"]) == 2
+    assert "--cluster: deployment 'chat' has no rate_limits" in capsys.readouterr().err
+
+
+def test_strict_limits_need_a_store(limited_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
+    with limited_file.open("a", encoding="utf-8") as file:
+        file.write("strict = true\n")
+    assert ask_small(limited_file) == 2
+    assert "rate_limits.strict: deployment 'small' wants one count" in (err := capsys.readouterr().err)
+    assert "give --cluster redis://…" in err
+
+
+def test_a_store_needs_its_client(
+    limited_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    monkeypatch.setitem(sys.modules, "redis.asyncio.connection", None)
+    assert ask_small(limited_file, "--cluster", "redis://127.0.0.1:1") == 2
+    assert 'redis-py is not installed: pip install "inference-remote-core[redis]"' in capsys.readouterr().err
 
 
 @pytest.mark.parametrize("option", ["--api-key-env", "--api-key", "--key", "--api_key"])

@@ -24,12 +24,14 @@ from sansio import (
     InferenceError,
     Message,
     Notice,
+    RemoteEngineConfig,
     Secret,
     TokenChunk,
     Tokens,
     deployments_from_toml,
 )
 from sansio.cost import cost_of
+from sansio.rate_limit import quotas_of
 from sansio.scrub import excerpt
 
 from .exit_status import FAILED, INTERRUPTED, UsageError
@@ -62,13 +64,14 @@ _HINTS: Final = {
 
 def chat(arguments: argparse.Namespace) -> int:
     """Ask, and print what comes."""
-    deployment = _deployment(arguments)
+    config = _config(arguments)
+    (deployment,) = config.deployments
     batch = _batch(arguments)
     notes = Console(stderr=True, highlight=False, soft_wrap=True)
     printer = _Printer(notes)
     begun = time.monotonic()
     try:
-        asyncio.run(_ask(deployment, batch, arguments.timeout, printer))  # where Ctrl-C is a cancellation, and nothing else
+        asyncio.run(_ask(config, batch, arguments.timeout, printer))  # where Ctrl-C is a cancellation, and nothing else
     except InferenceError as error:
         printer.end_line()
         notes.print(f"remote-core chat: {describe(error)}", style="red", markup=False)
@@ -84,11 +87,11 @@ def chat(arguments: argparse.Namespace) -> int:
     return 0
 
 
-async def _ask(deployment: Deployment, batch: ExecuteBatch, timeout: float | None, printer: _Printer) -> None:
+async def _ask(config: RemoteEngineConfig, batch: ExecuteBatch, timeout: float | None, printer: _Printer) -> None:
     try:
-        engine = RemoteEngine(deployment, on_notice=printer.notice)
+        engine = RemoteEngine(config, on_notice=printer.notice)
     except ValueError as error:
-        raise UsageError(str(error)) from error
+        raise UsageError(_in_options(error)) from error
     async with engine, engine.stream(batch, timeout=timeout) as chunks:
         async for chunk in chunks:
             printer.show(chunk)
@@ -103,6 +106,29 @@ def describe(error: InferenceError) -> str:
     if error.retry_after is not None:
         hint = f"try again in {error.retry_after:.3g} s"
     return line if hint is None else f"{line.rstrip('.')}. Hint: {hint}"
+
+
+def _config(arguments: argparse.Namespace) -> RemoteEngineConfig:
+    """What the arguments ask for: one deployment, and the store where its limits are shared."""
+    deployment = _deployment(arguments)
+    if arguments.cluster is not None and not quotas_of(deployment.config.rate_limits):
+        raise UsageError(
+            f"--cluster: deployment {deployment.name!r} has no rate_limits that could be shared; "
+            "set some in a file for --deployments, or leave --cluster out"
+        )
+    try:
+        return RemoteEngineConfig.of(deployment, arguments.cluster)
+    except ValueError as error:
+        raise UsageError(_in_options(error)) from error
+
+
+def _in_options(error: ValueError) -> str:
+    """What is wrong with a configuration, in words of the command line. None repeats the URL: it may hold a password."""
+    said = str(error).replace("give cluster='redis://…'", "give --cluster redis://…")
+    for field in ("cluster: url: ", "cluster.url: ", "cluster: "):
+        if said.startswith(field):
+            return f"--cluster: {said.removeprefix(field)}"
+    return said
 
 
 def _deployment(arguments: argparse.Namespace) -> Deployment:
@@ -205,6 +231,9 @@ class _Printer:
         if notice.kind == "retry_scheduled":
             reason, wait = notice.detail["reason"], notice.detail["wait"]
             self._notes.print(f"{reason}: trying again in {wait:.2g} s", style="dim", markup=False)
+        elif notice.kind == "store":
+            reason = f": {notice.detail['reason']}" if notice.detail["reason"] else ""
+            self._notes.print(f"the store of the limits is {notice.detail['state']}{reason}", style="dim", markup=False)
 
     @staticmethod
     def _clean(text: str, for_terminal: bool) -> str:

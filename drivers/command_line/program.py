@@ -116,6 +116,9 @@ def _add_chat(parser: argparse.ArgumentParser) -> None:
     )
     parser.add_argument("--deployments", metavar="FILE", help="a TOML file of [[deployment]] tables, instead of the above")
     parser.add_argument("--name", help="which of them, where there are several")
+    parser.add_argument(
+        "--cluster", metavar="URL", help="the store (redis://…) through which its limits are shared with other processes"
+    )
     parser.add_argument("--system", metavar="TEXT", help="the system message")
     parser.add_argument("--timeout", metavar="S", type=_seconds, help="seconds for the whole request, waiting included")
     parser.add_argument("--max-output-tokens", metavar="N", type=_whole, help="the longest answer, reasoning included")
