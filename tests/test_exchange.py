@@ -8,6 +8,7 @@ from __future__ import annotations
 
 import math
 from collections.abc import Iterable
+from dataclasses import replace
 from itertools import pairwise
 from typing import Any
 
@@ -761,7 +762,7 @@ RECORDED = wire(
 
 def openai_exchange() -> Exchange:
     made = ExchangeConfig(codec("openai", model="m"), Timeouts())
-    exchange = Exchange(made, BATCH, SESSION, 0.0, stream=True)
+    exchange = Exchange(made, replace(BATCH, extra={"n": 2}), SESSION, 0.0, stream=True)
     exchange.sending(0.0)
     exchange.receive_head(200, SSE, 0.0, 0.0)
     return exchange

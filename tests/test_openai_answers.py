@@ -30,8 +30,8 @@ def delta(finish: str | None = None, index: int = 0, **fields: Any) -> dict[str,
     return {"choices": [{"index": index, "delta": fields, "finish_reason": finish}], "usage": None}
 
 
-def decoded(*frames: object) -> tuple[list[TokenChunk], ChatStreamDecoder]:
-    decoder = CODEC.stream_decoder()
+def decoded(*frames: object, asked: int = 1) -> tuple[list[TokenChunk], ChatStreamDecoder]:
+    decoder = CODEC.stream_decoder(ExecuteBatch([Message("user", "hello")], extra={"n": asked}))
     return decoder.decode([event(frame) for frame in frames]), decoder
 
 
@@ -183,13 +183,18 @@ def test_a_stream_is_complete_with_as_many_finish_reasons_as_choices_were_asked_
     assert decoder.complete is complete
 
 
-def test_a_choice_that_was_begun_must_end_even_if_nobody_asked_for_it() -> None:
-    for asked in (None, ExecuteBatch([Message("user", "hello")])):
-        decoder = CODEC.stream_decoder(asked)
-        decoder.decode([event(delta("stop")), event(delta(content="x", index=1))])
-        assert not decoder.complete
-        decoder.decode([event(delta("stop", 1))])
-        assert decoder.complete
+@pytest.mark.parametrize(("asked", "kept"), [(0, 1), (1, 1), (2, 2), (3, 3)])  # to ask for none is to ask for one
+def test_choices_that_nobody_asked_for_are_left_out(asked: int, kept: int) -> None:
+    """The first that come are kept, whatever their index."""
+    came = [TokenChunk("a", index=2), TokenChunk("b"), TokenChunk("c", index=1)]
+    chunks, decoder = decoded(*(delta(content=chunk.text_delta, index=chunk.index) for chunk in came), asked=asked)
+    assert chunks == came[:kept]
+    assert not decoder.complete
+    assert len(decoder.decode([event(delta("stop", index)) for index in (1, 2, 0)])) == kept
+    assert decoder.complete
+    unasked = delta(index=7, content="x") | {"usage": USAGE["usage"]}
+    assert decoder.decode([event(unasked)]) == [TokenChunk(usage=SPENT)]  # what it cost is told all the same
+    assert decoder.complete
 
 
 def test_tool_calls_join_by_index() -> None:
@@ -212,6 +217,7 @@ def test_without_an_index_a_new_id_opens_the_next_call() -> None:
         delta(tool_calls=[{"function": {"arguments": "2"}}, {"id": "a", "function": {"arguments": "3"}}]),
         delta(tool_calls=[{"id": "b", "function": {"name": "g", "arguments": "4"}}]),
         delta(index=1, tool_calls=[{"id": "b", "function": {"name": "h", "arguments": "5"}}]),
+        asked=2,
     )
     whole = Tokens.from_chunks(chunks)
     assert whole.tool_calls == (ToolCall("", "nameless", "0"), ToolCall("a", "f", "123"), ToolCall("b", "g", "4"))
@@ -221,14 +227,12 @@ def test_without_an_index_a_new_id_opens_the_next_call() -> None:
 
 def test_choices_come_apart_and_all_must_finish() -> None:
     both = {"choices": [{"index": 0, "delta": {"content": "a"}}, {"index": 1, "delta": {"content": "b"}}]}
-    chunks, decoder = decoded(both, delta("stop", index=0))
+    chunks, decoder = decoded(both, delta("stop", index=0), asked=2)
     assert chunks[:2] == [TokenChunk("a"), TokenChunk("b", index=1)]
     assert not decoder.complete
     decoder.decode([event(delta("length", index=1))])
     assert decoder.complete
-    decoder.decode([event(delta(index=2, role="assistant"))])  # one more choice opens
-    assert not decoder.complete
-    decoder.decode([event(delta("stop", index=2)), event(delta(content_filter_offsets={}))])  # Azure, after the finish
+    decoder.decode([event(delta(content_filter_offsets={}))])  # Azure, after the finish
     assert decoder.complete
 
 
@@ -246,6 +250,8 @@ DETAILS = {
     "completion_tokens_details": {"reasoning_tokens": 3, "accepted_prediction_tokens": 0},
 }
 
+TTLS = {"ttl_30m_tokens": 1, "ttl_12h_tokens": 1}
+
 
 @pytest.mark.parametrize(
     ("usage", "known"),
@@ -253,6 +259,14 @@ DETAILS = {
         (DETAILS, TokenUsage(9, 5, 4, 2, 3)),
         ({"prompt_tokens": 9, "completion_tokens": 2}, SPENT),
         ({"prompt_tokens": 9, "completion_tokens": 2, "prompt_cache_hit_tokens": 4}, TokenUsage(9, 2, 4)),  # DeepSeek
+        (
+            DETAILS | {"prompt_tokens_details": {"cache_write_tokens": 2, "cache_write_tokens_details": TTLS}},
+            TokenUsage(9, 5, 0, 2, 3, cache_write_long_tokens=1),
+        ),
+        (
+            DETAILS | {"prompt_tokens_details": {"cache_write_tokens": "2", "cache_write_tokens_details": TTLS}},
+            TokenUsage(9, 5, 0, 2, 3, cache_write_long_tokens=1),
+        ),
         ({"prompt_tokens": 9, "total_tokens": 11}, SPENT),
         ({"completion_tokens": 2, "total_tokens": 11}, SPENT),
         ({"prompt_tokens": 9}, TokenUsage(9, 0, provenance="lower_bound")),
@@ -273,6 +287,17 @@ def test_usage(usage: dict[str, Any], known: TokenUsage | None) -> None:
     assert chunks == ([] if known is None else [TokenChunk(usage=known)])
     answer = CODEC.decode_unary(json.dumps({"choices": [{"message": {"content": "x"}}], "usage": usage}).encode())
     assert answer == [TokenChunk("x", usage=known)]
+
+
+@pytest.mark.parametrize(
+    ("tier", "known"), [("flex", "flex"), ("", ""), (None, ""), (7, ""), ("\ud83d", "\ufffd"), (["flex"], "")]
+)
+def test_the_tier_that_served_goes_with_the_usage(tier: object, known: str) -> None:
+    spent = TokenUsage(9, 2, service_tier=known)
+    _, decoder = decoded(delta(content="x") | {"service_tier": tier}, USAGE | {"service_tier": tier})
+    assert decoder.usage == spent
+    whole = {"choices": [{"message": {"content": "x"}}], "usage": USAGE["usage"], "service_tier": tier}
+    assert CODEC.decode_unary(json.dumps(whole).encode()) == [TokenChunk("x", usage=spent)]
 
 
 def test_usage_in_the_last_content_chunk_unasked() -> None:
@@ -404,10 +429,12 @@ def test_a_unary_answer_that_is_none(data: bytes) -> None:
 # ---- whatever comes ----------------------------------------------------------------------------------------------------
 
 
-@given(st.lists(events, max_size=6), st.data())
+@given(st.lists(events, max_size=6), st.integers(1, 3), st.data())
 @settings(max_examples=200, deadline=None)
-def test_any_stream_decodes_to_the_same_chunks_however_it_is_cut(stream: list[SseChunk], data: st.DataObject) -> None:
-    whole, apart = CODEC.stream_decoder(), CODEC.stream_decoder()
+def test_any_stream_decodes_to_the_same_chunks_however_it_is_cut(
+    stream: list[SseChunk], asked: int, data: st.DataObject
+) -> None:
+    whole, apart = ChatStreamDecoder(choices=asked), ChatStreamDecoder(choices=asked)
     chunks = whole.decode(stream)
     cut = data.draw(st.integers(0, len(stream)))
     assert apart.decode(stream[:cut]) + apart.decode(stream[cut:]) == chunks
@@ -415,6 +442,8 @@ def test_any_stream_decodes_to_the_same_chunks_however_it_is_cut(stream: list[Ss
     assert state == (whole.complete, whole.terminal, whole.usage, None if whole.error is None else whole.error.to_dict())
     for chunk in chunks:
         assert chunk.has_content or chunk.finish_reason or chunk.usage
+    assert len({chunk.index for chunk in chunks if chunk.has_content or chunk.finish_reason}) <= asked
+    for chunk in chunks:
         json.dumps([chunk.text_delta, chunk.reasoning_delta, chunk.refusal_delta]).encode()
     if whole.error is not None:
         assert InferenceError.from_dict(json.loads(json.dumps(whole.error.to_dict()))).to_dict() == whole.error.to_dict()

@@ -24,6 +24,8 @@ NOW = 1_800_000_000.0
 # ---- inside a 200 ------------------------------------------------------------------------------------------------------
 
 
+TOO_LARGE = "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 46573."
+
 IN_BAND = [
     ({"type": "server_error", "message": "oops", "code": None}, "server_error", None, True),
     ({"type": "rate_limit_error", "message": "slow"}, "rate_limited", None, True),
@@ -45,6 +47,15 @@ IN_BAND = [
     ({"code": 400, "message": "Token limit reached"}, "bad_request", 400, False),
     ({"code": "1300", "type": "rate_limited"}, "rate_limited", None, True),
     ({"code": "brand_new", "type": "never_seen"}, "server_error", None, True),
+    ({"code": "bio_policy"}, "content_filtered", None, False),
+    ({"code": "misalignment_policy_violation"}, "content_filtered", None, False),
+    ({"code": "image_content_policy_violation"}, "content_filtered", None, False),
+    ({"code": "data_residency_mismatch"}, "bad_request", None, False),
+    ({"code": "image_too_large"}, "bad_request", None, False),
+    ({"code": "invalid_image_url"}, "bad_request", None, False),
+    ({"code": "failed_to_download_image"}, "bad_request", None, False),
+    ({"code": "vector_store_timeout"}, "timeout", None, True),
+    ({"code": "rate_limit_exceeded", "message": TOO_LARGE}, "limit_exceeded", None, False),
     ({"message": None, "code": True}, "server_error", None, True),
     ("overloaded, try later", "server_error", None, True),
     (["x", {"code": "slow_down"}], "rate_limited", None, True),
@@ -62,6 +73,22 @@ def test_an_error_inside_a_200_is_classified_by_what_it_says(
     assert CODEC.classify(200, (), body.encode(), NOW).to_dict() == found.to_dict()
 
 
+@pytest.mark.parametrize(
+    ("headers", "seconds"),
+    [
+        ({"retry-after": "3"}, 3.0),
+        ({"Retry-After-Ms": "1500", "retry-after": "9"}, 1.5),
+        ({"retry-after": 3}, 6.57),  # no header: what the message says is left
+        ({"retry-after": "Wed, 21 Oct 2026 07:28:00 GMT"}, 6.57),  # a date, and nobody here knows the time
+        ({"retry-after": "Wednesday, 21-Oct-26 07:28:00 GMT"}, 6.57),
+        (["retry-after"], 6.57),
+    ],
+)
+def test_an_error_may_repeat_the_headers_of_a_response_that_nobody_saw(headers: object, seconds: float) -> None:
+    error = {"code": "rate_limit_exceeded", "message": "Please try again in 6.57s.", "headers": headers}
+    assert in_band_error("openai", json.dumps({"error": error})).retry_after == pytest.approx(seconds)
+
+
 def test_a_key_that_an_error_echoes_is_not_kept() -> None:
     said = json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "code": "invalid_api_key"}})
     for error in (in_band_error("openai", said), CODEC.classify(401, (), said.encode(), NOW)):
@@ -75,7 +102,6 @@ def said(code: str | None = None, kind: str | None = None, message: str = "m", *
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code, **more}}).encode()
 
 
-TOO_LARGE = "Request too large for gpt-4o on tokens per min (TPM): Limit 30000, Requested 46573."
 LIMIT_MET = "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000."
 
 REFUSALS = [
@@ -123,6 +149,7 @@ REFUSALS = [
     (429, b"[]", "rate_limited"),
     (429, b'[7, {"error": {"code": "insufficient_quota"}}]', "quota_exhausted"),
     (498, said("capacity_exceeded"), "rate_limited"),
+    (498, b"", "rate_limited"),
     (500, said("internal_server_error", "server_error"), "server_error"),
     (500, said(message="maximum context length"), "server_error"),  # a message is believed where the caller is to blame
     (500, b'\xff\xfe"error"', "server_error"),

@@ -53,9 +53,14 @@ class _Choice(msgspec.Struct, gc=False):
     finish_reason: str | None = None
 
 
+class _WriteDetails(msgspec.Struct, gc=False):
+    ttl_12h_tokens: int | None = None
+
+
 class _PromptDetails(msgspec.Struct, gc=False):
     cached_tokens: int | None = None
     cache_write_tokens: int | None = None
+    cache_write_tokens_details: _WriteDetails | None = None
 
 
 class _CompletionDetails(msgspec.Struct, gc=False):
@@ -83,7 +88,14 @@ class _Frame(msgspec.Struct, gc=False):
     x_groq: _Groq | None = None
 
 
+class _Tier(msgspec.Struct, gc=False):
+    """Every frame of OpenAI's says it. It is read where there is a usage, to go with that."""
+
+    service_tier: str | None = None
+
+
 _decode_frame: Final = msgspec.json.Decoder(_Frame).decode
+_decode_tier: Final = msgspec.json.Decoder(_Tier).decode
 _NOT_AS_EXPECTED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 _NOTHING: Final = _Delta()
 _NO_FUNCTION: Final = _Function()
@@ -110,9 +122,10 @@ _FINISH_REASONS: Final[Mapping[str, FinishReason]] = {
 class ChatStreamDecoder:
     """Decodes the events of one stream. See `sansio.codec.StreamDecoder` for what its attributes mean.
 
-    ``complete`` once as many choices as were asked for (``choices``), and every one that was seen, have a finish reason; an
-    error frame takes it back. ``terminal`` at ``[DONE]``, which proves nothing: LiteLLM sends it after an error too. Nothing
-    after an error or ``[DONE]`` is decoded.
+    ``complete`` once as many choices as were asked for (``choices``) have a finish reason; an error frame takes it back.
+    Choices beyond those, which nobody asked for, are left out: the text of one answer never mixes with that of another.
+    ``terminal`` at ``[DONE]``, which proves nothing: LiteLLM sends it after an error too. Nothing after an error or
+    ``[DONE]`` is decoded.
     """
 
     __slots__ = ("_call_ids", "_choices", "_ended", "_provider", "complete", "error", "terminal", "usage")
@@ -151,14 +164,16 @@ class ChatStreamDecoder:
         """Append the chunk of one choice, unless it says nothing (a role alone, a filter's annotation)."""
         index, finish, delta = choice.index, choice.finish_reason or None, choice.delta or _NOTHING
         if index not in self._ended:
-            self._ended[index] = self.complete = False
+            if len(self._ended) >= self._choices:
+                return
+            self._ended[index] = False
         text, reasoning, refusal = delta.content or "", delta.reasoning_content or delta.reasoning or "", delta.refusal or ""
         calls: tuple[ToolCallDelta, ...] = ()
         if delta.tool_calls or delta.function_call is not None:
             calls = tuple(_call_delta(call, self._call_index(index, call)) for call in _calls(delta))
         if finish is not None:
             self._ended[index] = True
-            self.complete = len(self._ended) >= self._choices and all(self._ended.values())
+            self.complete = len(self._ended) == self._choices and all(self._ended.values())
             chunks.append(TokenChunk(text, reasoning, refusal, calls, index, _FINISH_REASONS.get(finish, "unknown"), finish))
         elif text or reasoning or refusal or calls:
             chunks.append(TokenChunk(text, reasoning, refusal, calls, index))
@@ -166,7 +181,7 @@ class ChatStreamDecoder:
     def _take_special(self, frame: _Frame, event: SseChunk, chunks: list[TokenChunk]) -> None:
         """A frame with a usage, with an error, or without choices."""
         groq = frame.x_groq or _Groq()
-        if (usage := _token_usage(frame.usage or groq.usage)) is not None:
+        if (usage := _token_usage(frame.usage or groq.usage, event.data)) is not None:
             self.usage = usage
         if frame.error or groq.error or (not frame.choices and _is_bare_error(event)):
             self.complete = False
@@ -186,7 +201,7 @@ class ChatStreamDecoder:
             return None
         frame = _lenient_frame(data)
         if frame is None:
-            self.error = _garbled(self._provider, data)
+            self.error = garbled(self._provider, data)
         return frame
 
     def _call_index(self, choice: int, call: _Call) -> int:
@@ -209,9 +224,9 @@ def decode_answer(provider: str, body: bytes) -> list[TokenChunk] | InferenceErr
     if frame is not None and frame.error:
         return in_band_error(provider, body)
     if frame is None or not frame.choices:
-        return _garbled(provider, body)
+        return garbled(provider, body)
     chunks = [_whole_chunk(choice) for choice in frame.choices]
-    chunks[0] = msgspec.structs.replace(chunks[0], usage=_token_usage(frame.usage))
+    chunks[0] = msgspec.structs.replace(chunks[0], usage=_token_usage(frame.usage, body))
     return chunks
 
 
@@ -244,35 +259,51 @@ def _call_delta(call: _Call, index: int) -> ToolCallDelta:
     return ToolCallDelta(index, call.id or "", function.name or "", function.arguments or function.input or "")
 
 
-def _token_usage(usage: _Usage | None) -> TokenUsage | None:
-    """``None`` where there are no counts; a lower bound where one of the two cannot be told."""
+def _token_usage(usage: _Usage | None, data: str | bytes) -> TokenUsage | None:
+    """``None`` where there are no counts; a lower bound where one of the two cannot be told. data: what they stand in."""
     if usage is None:
         return None
-    prompt, completion, total = usage.prompt_tokens, usage.completion_tokens, usage.total_tokens
-    if total is not None and prompt is None and completion is not None:
-        prompt = total - completion
-    elif total is not None and completion is None and prompt is not None:
-        completion = total - prompt
+    prompt, completion = from_total(usage.prompt_tokens, usage.completion_tokens, usage.total_tokens)
     if prompt is None and completion is None:
         return None
     of_prompt = usage.prompt_tokens_details or _PromptDetails()
     of_completion = usage.completion_tokens_details or _CompletionDetails()
+    of_writes = of_prompt.cache_write_tokens_details or _WriteDetails()
     return TokenUsage(
-        input_tokens=_count(prompt),
-        output_tokens=_count(completion),
-        cached_input_tokens=_count(of_prompt.cached_tokens or usage.prompt_cache_hit_tokens),
-        cache_write_tokens=_count(of_prompt.cache_write_tokens),
-        reasoning_tokens=_count(of_completion.reasoning_tokens),
+        input_tokens=token_count(prompt),
+        output_tokens=token_count(completion),
+        cached_input_tokens=token_count(of_prompt.cached_tokens or usage.prompt_cache_hit_tokens),
+        cache_write_tokens=token_count(of_prompt.cache_write_tokens),
+        cache_write_long_tokens=token_count(of_writes.ttl_12h_tokens),
+        reasoning_tokens=token_count(of_completion.reasoning_tokens),
+        service_tier=_tier(data),
         provenance="lower_bound" if prompt is None or completion is None else "exact",
     )
 
 
-def _count(value: int | None) -> int:
+def _tier(data: str | bytes) -> str:
+    try:
+        return _decode_tier(data).service_tier or ""
+    except _NOT_AS_EXPECTED:
+        return as_str(as_dict(loads(data)).get("service_tier"))
+
+
+def from_total(prompt: int | None, completion: int | None, total: int | None) -> tuple[int | None, int | None]:
+    """The two counts, the one that was left out from the total where that was not."""
+    if total is not None and prompt is None and completion is not None:
+        prompt = total - completion
+    elif total is not None and completion is None and prompt is not None:
+        completion = total - prompt
+    return prompt, completion
+
+
+def token_count(value: int | None) -> int:
+    """A count as it can be reckoned with: none is 0, and so is less; the largest is far above any that is real."""
     return min(max(0, value or 0), _LARGEST_COUNT)
 
 
-def _garbled(provider: str, data: str | bytes) -> ProtocolError:
-    """Bytes may be lost or mixed up on one way and not on the next: worth a second try."""
+def garbled(provider: str, data: str | bytes) -> ProtocolError:
+    """An answer that is none. Bytes may be lost or mixed up on one way and not on the next: worth a second try."""
     return ProtocolError("the answer is not what was asked for", provider=provider, body=excerpt(data), retryable=True)
 
 
@@ -350,12 +381,13 @@ def _lenient_usage(tree: object) -> _Usage | None:
         return None
     of_prompt = as_dict(tree.get("prompt_tokens_details"))
     cached, written = as_int(of_prompt.get("cached_tokens")), as_int(of_prompt.get("cache_write_tokens"))
+    written_long = as_int(as_dict(of_prompt.get("cache_write_tokens_details")).get("ttl_12h_tokens"))
     reasoning = as_int(as_dict(tree.get("completion_tokens_details")).get("reasoning_tokens"))
     return _Usage(
         prompt_tokens=as_int(tree.get("prompt_tokens")),
         completion_tokens=as_int(tree.get("completion_tokens")),
         total_tokens=as_int(tree.get("total_tokens")),
-        prompt_tokens_details=_PromptDetails(cached, written),
+        prompt_tokens_details=_PromptDetails(cached, written, _WriteDetails(written_long)),
         completion_tokens_details=_CompletionDetails(reasoning),
         prompt_cache_hit_tokens=as_int(tree.get("prompt_cache_hit_tokens")),
     )

@@ -9,6 +9,7 @@ Source: https://developers.openai.com/api/docs/guides/error-codes, and the pages
 
 from __future__ import annotations
 
+import math
 import re
 from collections.abc import Mapping
 from dataclasses import dataclass
@@ -46,13 +47,15 @@ class ErrorSaid:
     """What an error body says, whoever wrote it.
 
     codes: its codes and types, the most telling first. message: its text, bounded. status: an HTTP status it names.
-    explicit: whether it calls itself an error, which is all there is to tell one from an answer inside a 200.
+    explicit: whether it calls itself an error, which is all there is to tell one from an answer inside a 200. headers: those
+    it repeats from a response that nobody saw (Responses, where an answer has begun).
     """
 
     codes: tuple[str, ...] = ()
     message: str = ""
     status: int | None = None
     explicit: bool = False
+    headers: Headers = ()
 
 
 _BY_CODE: Final[Mapping[str, type[InferenceError]]] = {
@@ -64,10 +67,14 @@ _BY_CODE: Final[Mapping[str, type[InferenceError]]] = {
         QuotaExhausted,
     ),
     **dict.fromkeys(
-        ("content_policy_violation", "content_filter", "invalid_prompt", "responsibleaipolicyviolation"), ContentFiltered
+        (
+            *("content_policy_violation", "content_filter", "invalid_prompt", "responsibleaipolicyviolation"),
+            *("bio_policy", "misalignment_policy_violation", "image_content_policy_violation"),
+        ),
+        ContentFiltered,
     ),
     **dict.fromkeys(("model_not_found", "deploymentnotfound"), NotFound),
-    **dict.fromkeys(("slow_down", "capacity_exceeded"), RateLimited),  # capacity_exceeded: Groq's flex tier, 498
+    **dict.fromkeys(("slow_down", "capacity_exceeded"), RateLimited),  # capacity_exceeded: Groq's flex tier
     "context_length_exceeded": ContextLengthExceeded,
 }
 """Codes and types that decide, whatever the status."""
@@ -86,10 +93,21 @@ _IN_BAND: Final[Mapping[str, type[InferenceError]]] = {
     **dict.fromkeys(("invalid_api_key", "authentication_error", "auth_error"), Unauthorized),
     **dict.fromkeys(("permission_error", "permission_denied"), Forbidden),
     **dict.fromkeys(("not_found_error", "not_found"), NotFound),
-    **dict.fromkeys(("timeout_error", "timeout"), Timeout),
-    **dict.fromkeys(("invalid_request_error", "bad_request"), BadRequest),
+    **dict.fromkeys(("timeout_error", "timeout", "vector_store_timeout"), Timeout),
+    **dict.fromkeys(
+        (
+            *("invalid_request_error", "bad_request", "data_residency_mismatch"),
+            *("invalid_image", "invalid_image_format", "invalid_base64_image", "invalid_image_url", "invalid_image_mode"),
+            *("image_too_large", "image_too_small", "image_parse_error", "image_file_too_large", "image_file_not_found"),
+            *("unsupported_image_media_type", "empty_image_file", "failed_to_download_image"),
+        ),
+        BadRequest,
+    ),
 }
 """Further codes and types that decide where there is no status: in a frame of a stream, or in the body of a 200."""
+
+_BY_STATUS: Final[Mapping[int, type[InferenceError]]] = {498: RateLimited}
+"""Where `classify_http_status` is not the last word: Groq's own status, for a flex tier that is full."""
 
 _BY_MESSAGE: Final[tuple[tuple[re.Pattern[str], type[InferenceError]], ...]] = tuple(
     (re.compile(pattern, re.IGNORECASE | re.DOTALL), kind)
@@ -134,6 +152,7 @@ def read_error(body: str | bytes) -> ErrorSaid:
         message=_message(error if isinstance(error, str) and error else message),
         status=next((number for number in numbers if number is not None and 400 <= number <= 599), None),
         explicit=bool(error) or tree.get("object") == "error",
+        headers=tuple((name.lower(), as_str(value)) for name, value in as_dict(fields.get("headers")).items()),
     )
 
 
@@ -149,7 +168,10 @@ def in_band_error(provider: str, body: str | bytes) -> InferenceError:
     An unknown one is a `ServerError`: retryable, and counted by the circuit. ``status`` is the one that the error names.
     """
     said = read_error(body)
-    return provider_error(provider, said.status, said, body)
+    hint = retry_after_from_headers(
+        said.headers, math.inf
+    )  # of a wait until a date nothing is known: nobody has a clock here
+    return provider_error(provider, said.status, said, body, retry_after=hint)
 
 
 def classify_response(
@@ -225,7 +247,9 @@ def _refined(status: int | None, said: ErrorSaid) -> type[InferenceError] | None
         for pattern, kind in _BY_MESSAGE:
             if pattern.search(said.message):
                 return kind
-    return next((_IN_BAND[code] for code in codes if code in _IN_BAND), None) if status is None else None
+    if status is not None:
+        return _BY_STATUS.get(status)
+    return next((_IN_BAND[code] for code in codes if code in _IN_BAND), None)
 
 
 def _as_kind(kind: type[InferenceError], base: InferenceError) -> InferenceError:
