@@ -22,7 +22,7 @@ from .http import Timeouts, parse_origin
 from .prices import Price, price_for
 from .providers import codec, options_of
 from .queue import CapacityPolicy
-from .rate_limit import RateLimits
+from .rate_limit import RateLimits, quotas_of
 from .retry import RetryPolicy
 from .scrub import scrub
 from .secret import Secret, StaticApiKey
@@ -392,6 +392,12 @@ class RemoteEngineConfig:
             if not isinstance(deployment, Deployment):
                 raise ValueError(f"deployments: {type(deployment).__name__} is not a Deployment")
         object.__setattr__(self, "session", from_mapping(SessionConfig, self.session, "session"))
+        for deployment in self.deployments:
+            if deployment.config.rate_limits.strict and not quotas_of(deployment.config.rate_limits):
+                raise ValueError(
+                    f"rate_limits.strict: deployment {deployment.name!r} sets no limit that could be; "
+                    "set requests_per_minute or another one beside it, or leave strict out"
+                )
         if self.cluster is not None:
             try:
                 object.__setattr__(self, "cluster", ClusterConfig.of(self.cluster))

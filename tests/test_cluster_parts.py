@@ -289,7 +289,8 @@ def test_what_was_answered_is_of_use_for_a_lease() -> None:
 def test_all_that_anybody_held_is_of_use_again_after_its_lease_and_a_span() -> None:
     plan = replace(PLAN, cluster=replace(PLAN.cluster, lease=7.0, interval=0.5, store_timeout=2.0))
     assert recovery(plan) == pytest.approx(18.0 * 1.03 + 5.0 + 6.0)
-    assert recovery(replace(plan, limits=replace(LIMITS, strict=True))) == pytest.approx(22.0 + 10.0 + 3.0 + 6.0)
+    strict = replace(plan, limits=replace(LIMITS, strict=True))
+    assert recovery(strict) == pytest.approx(11.0 * (1.0 + 1.0 / 256.0) + 15.0 + 3.0 + 6.0)
 
 
 def test_two_that_were_granted_a_span_apart_never_arrive_in_one_window() -> None:

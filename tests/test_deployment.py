@@ -489,6 +489,14 @@ def test_one_count_for_all_processes_needs_a_store_that_they_share() -> None:
     assert RemoteEngineConfig.of([CHAT, strict], "redis://h").shared is not None
 
 
+def test_what_is_strict_needs_a_limit() -> None:
+    strict = Deployment(name="strict", model="gpt-4o", runtime_config={"rate_limits": {"strict": True}})
+    told = r"^rate_limits\.strict: deployment 'strict' sets no limit that could be; set requests_per_minute or another"
+    for cluster in (None, "redis://h"):
+        with pytest.raises(ValueError, match=told):
+            RemoteEngineConfig.of([CHAT, strict], cluster)
+
+
 def test_a_value_of_the_type_is_passed_through() -> None:
     limits = RateLimits()
     assert from_mapping(RateLimits, limits, "limits") is limits

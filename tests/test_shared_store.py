@@ -1117,7 +1117,7 @@ UNUSABLE = {
 
 @pytest.mark.parametrize(("url", "complaint"), UNUSABLE.items())
 def test_a_url_that_cannot_be_used_is_refused_without_being_shown(url: str, complaint: str) -> None:
-    with pytest.raises(ValueError, match=r"^cluster\.url: ") as raised:
+    with pytest.raises(ValueError, match=r"^cluster: url: ") as raised:
         parse_address(url)
     assert complaint in str(raised.value)
     assert is_clean("".join(traceback.format_exception_only(raised.value)))
@@ -1133,10 +1133,10 @@ def test_any_url_is_taken_or_refused(url: str) -> None:
 @pytest.mark.parametrize("kind", [AsyncioStore, BlockingStore, OnThread])
 def test_a_store_is_not_made_with_what_cannot_be_used(kind: Callable[[ClusterConfig], object], tmp_path: Path) -> None:
     unusable = {
-        "redis://alice:hunter2@h/x": "cluster.url: its database is not one number of at least 0",
-        Secret.inline("redis://alice:hunter2@h/x"): "cluster.url: its database is not one number of at least 0",
-        Secret.from_env("NO_SUCH_VARIABLE"): "cluster.url: the environment variable NO_SUCH_VARIABLE is not set",
-        Secret.from_file(tmp_path / "none"): f"cluster.url: {tmp_path}/none: No such file or directory",
+        "redis://alice:hunter2@h/x": "cluster: url: its database is not one number of at least 0",
+        Secret.inline("redis://alice:hunter2@h/x"): "cluster: url: its database is not one number of at least 0",
+        Secret.from_env("NO_SUCH_VARIABLE"): "cluster: url: the environment variable NO_SUCH_VARIABLE is not set",
+        Secret.from_file(tmp_path / "none"): f"cluster: url: {tmp_path}/none: No such file or directory",
     }
     for url, expected in unusable.items():
         with pytest.raises(ValueError) as raised:
@@ -1217,7 +1217,7 @@ def test_a_reference_is_followed_again_for_the_next_connection(
     with guarded.admin() as admin:
         admin.client_kill_filter(user="alice")
     assert {reason(store.execute(MINE)), reason(store.execute(MINE))} >= {
-        "cluster.url: the environment variable STORE_URL is not set"
+        "cluster: url: the environment variable STORE_URL is not set"
     }
 
 
@@ -1235,15 +1235,15 @@ async def cancelling() -> str:
 @pytest.mark.parametrize(
     ("fetch", "expected"),
     [
-        (raising(KeyError("hunter2")), "cluster.url: could not be fetched (KeyError)"),
-        (raising(ValueError("hunter2")), "cluster.url: could not be fetched (ValueError)"),
-        (raising(TimeoutError("hunter2")), "cluster.url: could not be fetched (TimeoutError)"),
-        (cancelling, "cluster.url: could not be fetched (CancelledError)"),
-        (raising(StopIteration("hunter2")), "cluster.url: could not be fetched (RuntimeError)"),
-        (raising(SystemExit("hunter2")), "cluster.url: could not be fetched (RuntimeError)"),
-        (lambda: "http://alice:hunter2@h", "cluster.url: does not begin with one of redis://"),
-        (lambda: 5, "cluster.url: the callable returned int, not a string or a Credential"),
-        (lambda: "", "cluster.url: value: is empty"),
+        (raising(KeyError("hunter2")), "cluster: url: could not be fetched (KeyError)"),
+        (raising(ValueError("hunter2")), "cluster: url: could not be fetched (ValueError)"),
+        (raising(TimeoutError("hunter2")), "cluster: url: could not be fetched (TimeoutError)"),
+        (cancelling, "cluster: url: could not be fetched (CancelledError)"),
+        (raising(StopIteration("hunter2")), "cluster: url: could not be fetched (RuntimeError)"),
+        (raising(SystemExit("hunter2")), "cluster: url: could not be fetched (RuntimeError)"),
+        (lambda: "http://alice:hunter2@h", "cluster: url: does not begin with one of redis://"),
+        (lambda: 5, "cluster: url: the callable returned int, not a string or a Credential"),
+        (lambda: "", "cluster: url: value: is empty"),
     ],
 )
 def test_a_url_that_cannot_be_had_is_a_store_that_is_lost(way: Opens, fetch: Callable[[], Any], expected: str) -> None:

@@ -125,7 +125,7 @@ def _config(arguments: argparse.Namespace) -> RemoteEngineConfig:
 def _in_options(error: ValueError) -> str:
     """What is wrong with a configuration, in words of the command line. None repeats the URL: it may hold a password."""
     said = str(error).replace("give cluster='redis://…'", "give --cluster redis://…")
-    for field in ("cluster: url: ", "cluster.url: ", "cluster: "):
+    for field in ("cluster: url: ", "cluster: "):
         if said.startswith(field):
             return f"--cluster: {said.removeprefix(field)}"
     return said

@@ -23,7 +23,7 @@ class UnusableUrl(ValueError):
     """There is no URL, or none that can be used. Its text is ours, and holds nothing of the URL."""
 
     def __init__(self, what: str) -> None:
-        super().__init__(f"cluster.url: {what}")
+        super().__init__(f"cluster: url: {what}")
 
 
 @dataclass(frozen=True, slots=True, repr=False)

@@ -20,7 +20,7 @@ MAX_CONNECTIONS: Final = 4
 class AsyncioStore:
     """Puts requests to the store that ``config`` names. For one event loop; any number of its tasks may ask at a time.
 
-    It has no task and no thread of its own. Raises `ValueError` for a URL that cannot be used, naming ``cluster.url`` but
+    It has no task and no thread of its own. Raises `ValueError` for a URL that cannot be used, naming ``cluster: url`` but
     nothing of its value, and where redis-py is not installed.
     """
 

@@ -18,9 +18,11 @@ _CLOCKS_APART: Final = 1.03
 _RECOVERY_INTERVALS: Final = 10.0
 _RECOVERY_ANSWERS: Final = 3.0
 
-_FORGOTTEN: Final = 5.0
+_SLOT: Final = 1.0 / 256.0
+_FORGOTTEN: Final = 15.0
 _NOTICED: Final = 3.0
-"""Strict: seconds beyond a span after which the store forgets who is silent, and until everybody has asked it again."""
+"""Strict: the ledger forgets who is silent a span, a slot (as a part of it, at most) and so many seconds after the last
+question; and seconds until everybody has asked again."""
 
 
 def useful_for(plan: ClusterPlan) -> float:
@@ -81,8 +83,8 @@ def recovery(plan: ClusterPlan) -> float:
     limits, cluster = plan.limits, plan.cluster
     span = limits.window + limits.delivery_guard
     answers = _RECOVERY_ANSWERS * cluster.store_timeout
-    if limits.strict:  # a loss is noticed, and nothing granted for a span; what ran in processes that died is forgotten
-        return 2.0 * span + 2.0 * _FORGOTTEN + _NOTICED + answers
+    if limits.strict:  # what ran in processes that died is forgotten; what a loss holds up, it does meanwhile, and for less
+        return span * (1.0 + _SLOT) + _FORGOTTEN + _NOTICED + answers
     held = (cluster.lease_for(limits.window) + span) * _CLOCKS_APART
     return held + _RECOVERY_INTERVALS * cluster.interval_for(limits.window) + answers
 
