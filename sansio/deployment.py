@@ -275,10 +275,35 @@ def deployments_from_toml(text: str, *, source: str = "deployments") -> list[Dep
     or for Google's credentials ``{ from_google = "PATH" }``, with an empty path for those of the machine. A key written out
     is refused, and never repeated in the message. Raises `ValueError`.
     """
+    return _deployments(_document(text, source), source)
+
+
+def shared_deployments_from_toml(text: str, *, source: str = "deployments") -> tuple[list[Deployment], ClusterConfig | None]:
+    """As `deployments_from_toml`, and what the document's ``[cluster]`` table says, where there is one: the fields of
+    `ClusterConfig`. Its ``url`` may also be a reference, as a key's. Raises `ValueError`."""
+    document = _document(text, source)
+    cluster: Any = document.pop("cluster", None)
+    found = _deployments(document, source)
+    if cluster is None:
+        return found, None
+    path = f"{source}: cluster"
+    url: object = _table(cluster).get("url")
+    if isinstance(url, Mapping):
+        cluster = {**_table(cluster), "url": _secret(cast(object, url), _REFERENCES, f"{path}: url")}
     try:
-        document = tomllib.loads(text)
+        return found, ClusterConfig.of(cluster)
+    except ValueError as error:
+        raise ValueError(f"{path}: {error}") from None
+
+
+def _document(text: str, source: str) -> dict[str, Any]:
+    try:
+        return tomllib.loads(text)
     except tomllib.TOMLDecodeError as error:
         raise ValueError(f"{source}: is not TOML: {error}") from None
+
+
+def _deployments(document: dict[str, Any], source: str) -> list[Deployment]:
     tables: object = document.pop("deployment", None)
     if document:
         raise ValueError(f"{source}: unknown key {sorted(document)[0]!r}; deployments are [[deployment]] tables")
@@ -417,6 +442,16 @@ class RemoteEngineConfig:
         """``cluster`` as its type."""
         assert self.cluster is None or isinstance(self.cluster, ClusterConfig)
         return self.cluster
+
+    @staticmethod
+    def from_toml(text: str, *, source: str = "deployments") -> RemoteEngineConfig:
+        """All of a TOML document: its ``[[deployment]]`` tables, and its ``[cluster]`` table where it has one
+        (`shared_deployments_from_toml`). Raises `ValueError`, naming ``source``."""
+        deployments, cluster = shared_deployments_from_toml(text, source=source)
+        try:
+            return RemoteEngineConfig(tuple(deployments), cluster=cluster)
+        except ValueError as error:
+            raise ValueError(f"{source}: {error}") from None
 
     @staticmethod
     def of(

@@ -293,6 +293,38 @@ def test_chat_shares_its_limits_through_a_store(limited_file: Path, capsys: pyte
     assert capsys.readouterr().out == expected_text("hello") + "\n"
 
 
+def test_chat_shares_its_limits_as_its_file_says(
+    limited_file: Path, monkeypatch: pytest.MonkeyPatch, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with limited_file.open("a", encoding="utf-8") as file:
+        file.write('[cluster]\nurl = { from_env = "STORE_URL" }\nmode = "escrow"\n')
+    with valkey_server() as server, redis.Redis(port=server.port, protocol=2) as store:
+        monkeypatch.setenv("STORE_URL", f"valkey://127.0.0.1:{server.port}")
+        assert ask_small(limited_file) == 0
+        assert list(store.scan_iter("remote-core:escrow:*"))
+    assert ask_small(limited_file, "--cluster", "redis://127.0.0.1:1") == 2
+    assert "--cluster: the deployment file says that already" in capsys.readouterr().err
+
+
+@pytest.mark.parametrize(
+    ("table", "said"),
+    [
+        ('url = "cache.test"', "deployments.toml: cluster: url: does not begin with one of redis://"),
+        ("url = { from_env = 5 }", "deployments.toml: cluster: url: must be a reference"),
+        ('mode = "escrow"', "deployments.toml: cluster: url: is missing"),
+        ('url = "redis://h"\nmode = "exact"', "cluster: mode: 'exact' is none of 'approximate', 'escrow'"),
+        ('url = "redis://h"\nleese = 5', "cluster: unknown key 'leese'; did you mean 'lease'?"),
+    ],
+)
+def test_a_mistake_about_the_store_in_a_file_is_named(
+    table: str, said: str, limited_file: Path, capsys: pytest.CaptureFixture[str]
+) -> None:
+    with limited_file.open("a", encoding="utf-8") as file:
+        file.write(f"[cluster]\n{table}\n")
+    assert ask_small(limited_file) == 2
+    assert said in capsys.readouterr().err
+
+
 def test_chat_says_that_the_store_is_lost(limited_file: Path, capsys: pytest.CaptureFixture[str]) -> None:
     assert ask_small(limited_file, "--cluster", "redis://127.0.0.1:1", "--timeout", "0.5") == 1
     err = capsys.readouterr().err

@@ -489,6 +489,29 @@ def test_one_count_for_all_processes_needs_a_store_that_they_share() -> None:
     assert RemoteEngineConfig.of([CHAT, strict], "redis://h").shared is not None
 
 
+SHARED = """
+[cluster]
+url = "redis://h"
+mode = "escrow"
+
+[[deployment]]
+name = "strict"
+model = "gpt-4o"
+runtime_config = { rate_limits = { strict = true, requests_per_minute = 60 } }
+"""
+
+
+def test_a_file_may_say_all_of_an_engine() -> None:
+    config = RemoteEngineConfig.from_toml(SHARED)
+    assert [each.name for each in config.deployments] == ["strict"]
+    assert config.shared == ClusterConfig("redis://h", mode=SharingMode.ESCROW)
+    alone = SHARED.partition("[[")[2]
+    with pytest.raises(ValueError, match=r"^f\.toml: rate_limits\.strict: deployment 'strict' wants one count"):
+        RemoteEngineConfig.from_toml(f"[[{alone}", source="f.toml")
+    with pytest.raises(ValueError, match=r"^f\.toml: cluster: mode: 'escro' is none of"):
+        RemoteEngineConfig.from_toml(SHARED.replace("escrow", "escro"), source="f.toml")
+
+
 def test_what_is_strict_needs_a_limit() -> None:
     strict = Deployment(name="strict", model="gpt-4o", runtime_config={"rate_limits": {"strict": True}})
     told = r"^rate_limits\.strict: deployment 'strict' sets no limit that could be; set requests_per_minute or another"

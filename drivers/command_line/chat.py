@@ -28,9 +28,10 @@ from sansio import (
     Secret,
     TokenChunk,
     Tokens,
-    deployments_from_toml,
 )
+from sansio.cluster.config import ClusterConfig
 from sansio.cost import cost_of
+from sansio.deployment import shared_deployments_from_toml
 from sansio.rate_limit import quotas_of
 from sansio.scrub import excerpt
 
@@ -110,29 +111,29 @@ def describe(error: InferenceError) -> str:
 
 def _config(arguments: argparse.Namespace) -> RemoteEngineConfig:
     """What the arguments ask for: one deployment, and the store where its limits are shared."""
-    deployment = _deployment(arguments)
+    deployment, cluster = _deployment(arguments)
     if arguments.cluster is not None and not quotas_of(deployment.config.rate_limits):
         raise UsageError(
             f"--cluster: deployment {deployment.name!r} has no rate_limits that could be shared; "
             "set some in a file for --deployments, or leave --cluster out"
         )
     try:
-        return RemoteEngineConfig.of(deployment, arguments.cluster)
+        return RemoteEngineConfig.of(deployment, arguments.cluster or cluster)
     except ValueError as error:
         raise UsageError(_in_options(error)) from error
 
 
 def _in_options(error: ValueError) -> str:
     """What is wrong with a configuration, in words of the command line. None repeats the URL: it may hold a password."""
-    said = str(error).replace("give cluster='redis://…'", "give --cluster redis://…")
+    said = str(error).replace("give cluster='redis://…'", "give --cluster redis://…, or a [cluster] table")
     for field in ("cluster: url: ", "cluster: "):
         if said.startswith(field):
             return f"--cluster: {said.removeprefix(field)}"
     return said
 
 
-def _deployment(arguments: argparse.Namespace) -> Deployment:
-    """The deployment that the arguments name or describe."""
+def _deployment(arguments: argparse.Namespace) -> tuple[Deployment, ClusterConfig | None]:
+    """The deployment that the arguments name or describe, and what its file says about sharing."""
     try:
         if arguments.deployments is not None:
             return _from_file(arguments)
@@ -140,27 +141,31 @@ def _deployment(arguments: argparse.Namespace) -> Deployment:
             raise UsageError("--name: belongs to --deployments")
         if arguments.model is None:
             raise UsageError("say which model with --model, or which deployment with --deployments FILE --name NAME")
-        return Deployment(
+        deployment = Deployment(
             name="chat",
             model=arguments.model,
             runtime=arguments.provider or "",
             runtime_config={"endpoint": arguments.endpoint, "api_key": _key(arguments)},
         )
+        return deployment, None
     except (OSError, ValueError) as error:
         raise UsageError(str(error).replace("runtime: cannot", "--provider: cannot", 1)) from error
 
 
-def _from_file(arguments: argparse.Namespace) -> Deployment:
+def _from_file(arguments: argparse.Namespace) -> tuple[Deployment, ClusterConfig | None]:
     for name in _DIRECT:
         if getattr(arguments, name) is not None:
             raise UsageError(f"--{name.replace('_', '-')}: the deployment file says that already")
     path = Path(arguments.deployments)
-    deployments = {found.name: found for found in deployments_from_toml(path.read_text(encoding="utf-8"), source=str(path))}
+    found, cluster = shared_deployments_from_toml(path.read_text(encoding="utf-8"), source=str(path))
+    deployments = {each.name: each for each in found}
+    if cluster is not None and arguments.cluster is not None:
+        raise UsageError("--cluster: the deployment file says that already")
     if arguments.name is None and len(deployments) == 1:
-        return next(iter(deployments.values()))
+        return found[0], cluster
     if arguments.name not in deployments:
         raise UsageError(f"--name: must be one of those in {path}: {', '.join(deployments)}")
-    return deployments[arguments.name]
+    return deployments[arguments.name], cluster
 
 
 def _key(arguments: argparse.Namespace) -> Secret:
