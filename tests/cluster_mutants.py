@@ -171,17 +171,17 @@ def an_answer_applied_twice(patch: Patch) -> None:
 
 
 def granted_before_the_answer(patch: Patch) -> None:
-    right = EscrowMember.exchange
+    right = EscrowMember.allowances
 
-    def wrong(self: EscrowMember, holdings: Any, now: float, unix_now: float) -> Any:
-        question = right(self, holdings, now, unix_now)
-        if self._pending is not None and self._pending.question.document is not None:
-            bank = RightsBank.decode(self._pending.question.document, self._terms)
+    def wrong(self: EscrowMember, now: float) -> Sequence[int]:
+        held, pending = right(self, now), self._pending
+        if any(held) and pending is not None and pending.question.document is not None:
+            bank = RightsBank.decode(pending.question.document, self._terms)
             if bank is not None and self._member in bank.accounts:
-                self._held = list(bank.accounts[self._member].held)
-        return question
+                return bank.accounts[self._member].held
+        return held
 
-    patch.setattr(EscrowMember, "exchange", wrong)
+    patch.setattr(EscrowMember, "allowances", wrong)
 
 
 def a_silent_answer_taken_for_a_yes(patch: Patch) -> None:
@@ -300,30 +300,30 @@ MUTANTS: dict[str, Mutant] = {
     "late delta in the next window": Mutant(late_delta_in_the_next_window, "cluster_approximate", 0, 22),
     "counters added when merged": Mutant(counters_added_when_merged, "cluster_approximate", 0, 22),
     "raised on silence": Mutant(raised_on_silence, "cluster_approximate", 0, 8),
-    "used as soon as claimed": Mutant(used_as_soon_as_claimed, "cluster_approximate", 0, 8),
-    "the silent are forgotten at once": Mutant(the_silent_are_forgotten_at_once, "cluster_approximate", 0, 8),
+    "used as soon as claimed": Mutant(used_as_soon_as_claimed, "cluster_approximate", 3, 8),
+    "the silent are forgotten at once": Mutant(the_silent_are_forgotten_at_once, "cluster_approximate", 3, 8),
     "what counts is not claimed": Mutant(what_counts_is_not_claimed, "cluster_approximate", 0, 8),
     "a lease without end": Mutant(a_lease_without_end, "cluster_approximate", 0, 28),
-    "given before cooled": Mutant(given_before_cooled, "cluster_escrow", 0, 8),
-    "spent after offered": Mutant(spent_after_offered, "cluster_escrow", 0, 8),
-    "lease from the answer": Mutant(lease_from_the_answer, "cluster_escrow", 0, 28),
-    "reissued without a span": Mutant(reissued_without_a_span, "cluster_escrow", 0, 8),
-    "lots that do not cool": Mutant(lots_that_do_not_cool, "cluster_escrow", 0, 8),
-    "an answer applied twice": Mutant(an_answer_applied_twice, "cluster_escrow", 0, 8),
-    "granted before the answer": Mutant(granted_before_the_answer, "cluster_escrow", 0, 8),
-    "a silent answer taken for a yes": Mutant(a_silent_answer_taken_for_a_yes, "cluster_escrow", 0, 8),
-    "the dead keep their rights": Mutant(the_dead_keep_their_rights, "cluster_escrow", 0, 29),
-    "wall clocks tell ages": Mutant(wall_clocks_tell_ages, "cluster_escrow", 0, 8),
-    "used past the shelf life": Mutant(used_past_the_shelf_life, "cluster_strict", 0, 28),
-    "shelf life from the answer": Mutant(shelf_life_from_the_answer, "cluster_strict", 0, 28),
-    "fail-over not noticed": Mutant(fail_over_not_noticed, "cluster_strict", 0, 8),
-    "corrections of the wrong slot": Mutant(corrections_of_the_wrong_slot, "cluster_strict", 0, 8),
-    "corrections made twice": Mutant(corrections_made_twice, "cluster_strict", 0, 8),
-    "local share not withheld": Mutant(local_share_not_withheld, "cluster_escrow", 0, 8),
-    "strict local share not withheld": Mutant(strict_local_share_not_withheld, "cluster_strict", 0, 8),
-    "slots that leave early": Mutant(slots_that_leave_early, "cluster_strict", 0, 8),
-    "the line is not kept": Mutant(the_line_is_not_kept, "cluster_strict", 0, 17),
-    "charges that leave early": Mutant(charges_that_leave_early, "cluster_escrow", 0, 8),
+    "given before cooled": Mutant(given_before_cooled, "cluster_escrow", 1, 8),
+    "spent after offered": Mutant(spent_after_offered, "cluster_escrow", 6, 8),
+    "lease from the answer": Mutant(lease_from_the_answer, "cluster_escrow", 1, 28),
+    "reissued without a span": Mutant(reissued_without_a_span, "cluster_escrow", 4, 8),
+    "lots that do not cool": Mutant(lots_that_do_not_cool, "cluster_escrow", 37, 8),
+    "an answer applied twice": Mutant(an_answer_applied_twice, "cluster_escrow", 1, 8),
+    "granted before the answer": Mutant(granted_before_the_answer, "cluster_escrow", 7, 8),
+    "a silent answer taken for a yes": Mutant(a_silent_answer_taken_for_a_yes, "cluster_escrow", 1, 28),
+    "the dead keep their rights": Mutant(the_dead_keep_their_rights, "cluster_escrow", 1, 29),
+    "wall clocks tell ages": Mutant(wall_clocks_tell_ages, "cluster_escrow", 1, 8),
+    "used past the shelf life": Mutant(used_past_the_shelf_life, "cluster_strict", 2, 28),
+    "shelf life from the answer": Mutant(shelf_life_from_the_answer, "cluster_strict", 2, 28),
+    "fail-over not noticed": Mutant(fail_over_not_noticed, "cluster_strict", 8, 8),
+    "corrections of the wrong slot": Mutant(corrections_of_the_wrong_slot, "cluster_strict", 47, 29),
+    "corrections made twice": Mutant(corrections_made_twice, "cluster_strict", 37, 10),
+    "local share not withheld": Mutant(local_share_not_withheld, "cluster_escrow", 13, 8),
+    "strict local share not withheld": Mutant(strict_local_share_not_withheld, "cluster_strict", 23, 8),
+    "slots that leave early": Mutant(slots_that_leave_early, "cluster_strict", 2, 10),
+    "the line is not kept": Mutant(the_line_is_not_kept, "cluster_strict", 127, 17),
+    "charges that leave early": Mutant(charges_that_leave_early, "cluster_escrow", 1, 8),
 }
 """By what is wrong."""
 
