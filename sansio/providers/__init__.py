@@ -7,10 +7,14 @@ from dataclasses import fields
 from typing import Any, Final
 
 from ..codec import ProviderCodec
+from .anthropic import AnthropicMessages
+from .litellm import LiteLLMChat
 from .openai import OpenAIChat
 
 _CODECS: Final[dict[str, type[Any]]] = {
     "openai": OpenAIChat,
+    "anthropic": AnthropicMessages,
+    "litellm": LiteLLMChat,
 }
 """Each is a dataclass whose fields are its options."""
 
