@@ -335,6 +335,9 @@ class Exchange:
     def _end_stream(self) -> list[TokenChunk]:
         assert self._sse is not None and self._decoder is not None
         # Some servers leave out the last blank line. An event cut short does not parse, and is a truncation like any other.
+        # But where the proof of completeness is the format's last event itself, that has to have come as the SSE standard
+        # wants it (WHATWG HTML, 9.2.6: what no blank line ends is not dispatched).
+        proven = self._decoder.complete
         try:
             chunks = self._release(self._decoder.decode(self._sse.finish(dispatch_incomplete=True)))
         except SseLimitExceeded as past_bound:
@@ -342,7 +345,8 @@ class Exchange:
         error = self._decoder.error
         if error is not None and not isinstance(error, ProtocolError):
             return chunks + self._fail(error)
-        return self._succeed(chunks) if self._decoder.complete else chunks + self._fail(self._incomplete())
+        proven = proven or (self._decoder.complete and not self._decoder.terminal)
+        return self._succeed(chunks) if proven else chunks + self._fail(self._incomplete())
 
     def _incomplete(self) -> InferenceError:
         return NetworkError("the stream ended without its proof of completeness", provider=self._config.codec.provider)

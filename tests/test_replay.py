@@ -80,3 +80,30 @@ def test_any_response_ends_in_one_way_or_the_other(
     assert error is not None or any(chunk.finish_reason for chunk in played)
     assert not (status != 200 and played)
     assert error is None or isinstance(error, ProtocolError | NetworkError) or status != 200
+
+
+ANSWERED = (
+    b'event: message_start\ndata: {"type":"message_start","message":{"usage":{"input_tokens":3,"output_tokens":1}}}\n\n'
+    b'data: {"type":"content_block_delta","index":0,"delta":{"type":"text_delta","text":"Hi"}}\n\n'
+    b'data: {"type":"message_delta","delta":{"stop_reason":"end_turn"},"usage":{"output_tokens":2}}\n\n'
+)
+STOPPED = b'event: message_stop\ndata: {"type":"message_stop"}'
+FINISHED = b'data: {"choices":[{"index":0,"delta":{"content":"Hi"},"finish_reason":"stop"}]}'
+
+
+@pytest.mark.parametrize(
+    ("name", "stream", "whole"),
+    [
+        ("anthropic", ANSWERED + STOPPED + b"\n\n", True),
+        ("anthropic", ANSWERED + STOPPED + b"\n", False),
+        ("anthropic", ANSWERED + STOPPED, False),
+        ("openai", FINISHED, True),
+        ("openai", FINISHED + b"\n\ndata: [DONE]", True),
+    ],
+    ids=["whole", "without its blank line", "without its line end", "a finish reason", "a finish reason before"],
+)
+def test_a_last_event_proves_a_stream_complete_only_as_a_whole(name: str, stream: bytes, whole: bool) -> None:
+    chunks, error = replay_response(providers.codec(name), 200, SSE, [stream])
+    assert "".join(chunk.text_delta for chunk in chunks) == "Hi"
+    assert (error is None) is whole
+    assert whole or isinstance(error, StreamInterrupted)
