@@ -8,12 +8,14 @@ from typing import Any, Final
 
 from ..codec import ProviderCodec
 from .anthropic import AnthropicMessages
+from .gemini import Gemini
 from .litellm import LiteLLMChat
 from .openai import OpenAIChat
 
 _CODECS: Final[dict[str, type[Any]]] = {
     "openai": OpenAIChat,
     "anthropic": AnthropicMessages,
+    "gemini": Gemini,
     "litellm": LiteLLMChat,
 }
 """Each is a dataclass whose fields are its options."""
