@@ -275,6 +275,18 @@ def test_what_does_not_end_well_is_found(
     assert report.violation is not None and report.violation.number == number, report.text()
 
 
+@pytest.mark.parametrize(
+    ("estimates", "used", "number"),
+    [({}, 95.0, None), ({}, 94.9, 29), ({"error": 0.5}, 90.0, None), ({"bias": 0.7}, 90.0, None), ({"bias": 0.7}, 89.9, 29)],
+)
+def test_where_estimates_are_wrong_less_need_be_used(
+    monkeypatch: pytest.MonkeyPatch, estimates: dict[str, float], used: float, number: int | None
+) -> None:
+    monkeypatch.setattr("sansio.simulation.cluster.naive_provider.NaiveProvider.mean_level", lambda self, *args: used)
+    report = run(replace(SMALL, **estimates))
+    assert (report.violation and report.violation.number) == number, report.text()
+
+
 def test_who_waits_in_vain_though_all_is_well_is_found(monkeypatch: pytest.MonkeyPatch) -> None:
     work = Process._work
 
