@@ -11,10 +11,13 @@ from hypothesis import given, settings
 from hypothesis import strategies as st
 from mangled import errors, frames
 
+from sansio.codec import ProviderCodec
 from sansio.errors import InferenceError
+from sansio.providers.azure import AzureChat, AzureResponses
 from sansio.providers.lenient_json import as_int, dumps, loads
 from sansio.providers.openai import OpenAIChat
 from sansio.providers.openai_errors import in_band_error
+from sansio.providers.openai_responses import OpenAIResponses
 
 CODEC = OpenAIChat()
 KEY = "sk-test-0123456789abcdef"
@@ -102,6 +105,7 @@ def said(code: str | None = None, kind: str | None = None, message: str = "m", *
     return json.dumps({"error": {"message": message, "type": kind, "param": None, "code": code, **more}}).encode()
 
 
+BAD = "invalid_request_error"
 LIMIT_MET = "Rate limit reached for gpt-4o on tokens per min (TPM): Limit 30000, Used 29000, Requested 2000."
 
 REFUSALS = [
@@ -173,6 +177,164 @@ def test_refusals(status: int, data: bytes, kind: str) -> None:
     assert error.counts_as_circuit_failure is (kind in ("server_error", "timeout"))
     assert error.blames_key is (kind in ("unauthorized", "forbidden", "quota_exhausted"))
     assert InferenceError.from_dict(error.to_dict()).to_dict() == error.to_dict()
+
+
+# Who says it, how, and what is to be done: whether it is sent again, whether the endpoint's circuit counts it, whether the
+# key is to blame, and how long to wait.
+
+OPENAI = (OpenAIChat(), OpenAIResponses())
+AZURE = (AzureChat(), AzureResponses())
+GROQ = (OpenAIChat("m", "https://api.groq.com/openai/v1"),)
+MISTRAL = (OpenAIChat("m", "https://api.mistral.ai/v1"),)
+TOGETHER = (OpenAIChat("m", "https://api.together.ai/v1"),)
+ANY = (*OPENAI, *AZURE, *GROQ, *MISTRAL, *TOGETHER)
+
+GIVE_UP, BLAME_KEY, THROTTLE, SEND_AGAIN, SERVER = (
+    (False, False, False),
+    (False, False, True),
+    (True, False, False),
+    (True, False, False),
+    (True, True, False),
+)
+FILTERED = b"""{"error": {"message": "The response was filtered due to the prompt triggering Azure OpenAI's content \
+management policy.", "type": null, "param": "prompt", "code": "content_filter", "status": 400, "innererror": {"code": \
+"ResponsibleAIPolicyViolation", "content_filter_result": {"hate": {"filtered": true, "severity": "high"}}}}}"""
+OVER_S0 = b"""{"error": {"code": "429", "message": "Requests to the ChatCompletions_Create Operation under Azure OpenAI API \
+have exceeded token rate limit of your current OpenAI S0 pricing tier. Please retry after 26 seconds."}}"""
+PAGE = b"<html><head><title>502 Bad Gateway</title></head><body><h1>502 Bad Gateway</h1></body></html>"
+EXTRA_FIELD = b'{"detail": [{"type": "extra_forbidden", "loc": ["body", "seed"], "msg": "Extra inputs are not permitted"}]}'
+NO_CAPACITY = b"""{"object": "error", "message": "Service tier capacity exceeded for this model.", \
+"type": "invalid_request_error", "param": null, "code": null}"""
+LIMIT_1300 = b'{"object": "error", "message": "Rate limit exceeded", "type": "rate_limited", "param": null, "code": "1300"}'
+NO_MEMBER = b'{"error": {"message": "You must be a member of an organization to use the API", "type": "x", "code": null}}'
+
+ROWS: list[tuple[tuple[ProviderCodec, ...], int, dict[str, str], bytes, str, tuple[bool, bool, bool], float | None]] = [
+    (OPENAI, 400, {}, said("context_length_exceeded", BAD), "context_length_exceeded", GIVE_UP, None),
+    (OPENAI, 400, {}, said("content_policy_violation", BAD), "content_filtered", GIVE_UP, None),
+    (OPENAI, 400, {}, said("invalid_prompt", BAD), "content_filtered", GIVE_UP, None),
+    (OPENAI, 400, {}, said("unknown_parameter", BAD), "bad_request", GIVE_UP, None),
+    (OPENAI, 400, {"retry-after": "3"}, said(None, BAD), "bad_request", GIVE_UP, 3.0),
+    (OPENAI, 401, {}, said("invalid_api_key", BAD), "unauthorized", BLAME_KEY, None),
+    (OPENAI, 401, {}, NO_MEMBER, "unauthorized", BLAME_KEY, None),
+    (OPENAI, 401, {}, said("ip_not_authorized"), "unauthorized", BLAME_KEY, None),
+    (OPENAI, 403, {}, said("unsupported_country_region_territory"), "forbidden", BLAME_KEY, None),
+    (OPENAI, 403, {}, said(None, "insufficient_permissions"), "forbidden", BLAME_KEY, None),
+    (OPENAI, 404, {}, said("model_not_found", BAD), "not_found", GIVE_UP, None),
+    (OPENAI, 408, {}, said(), "timeout", SERVER, None),
+    (OPENAI, 409, {}, said(), "conflict", SEND_AGAIN, None),
+    (OPENAI, 422, {}, said(), "bad_request", GIVE_UP, None),
+    (OPENAI, 429, {"retry-after": "7"}, said("rate_limit_exceeded", "tokens", LIMIT_MET), "rate_limited", THROTTLE, 7.0),
+    (
+        OPENAI,
+        429,
+        {"retry-after-ms": "250", "retry-after": "1"},
+        said("rate_limit_exceeded"),
+        "rate_limited",
+        THROTTLE,
+        0.25,
+    ),
+    (OPENAI, 429, {}, said("rate_limit_exceeded", "tokens", LIMIT_MET), "rate_limited", THROTTLE, None),
+    (OPENAI, 429, {}, said("rate_limit_exceeded", "tokens", "Please try again in 6.57s."), "rate_limited", THROTTLE, 6.57),
+    (
+        OPENAI,
+        429,
+        {"x-ratelimit-remaining-tokens": "0", "x-ratelimit-reset-tokens": "6m0s"},
+        said("rate_limit_exceeded"),
+        "rate_limited",
+        THROTTLE,
+        360.0,
+    ),
+    (OPENAI, 429, {}, said("rate_limit_exceeded", "tokens", TOO_LARGE), "limit_exceeded", GIVE_UP, None),
+    (OPENAI, 429, {}, said("slow_down"), "rate_limited", THROTTLE, None),
+    (OPENAI, 503, {"retry-after": "2"}, said("slow_down"), "rate_limited", THROTTLE, 2.0),
+    *(
+        (OPENAI, 429, {"retry-after": "5"}, said(code, kind), "quota_exhausted", BLAME_KEY, 5.0)
+        for code, kind in (
+            ("insufficient_quota", "insufficient_quota"),
+            (None, "insufficient_quota"),
+            ("credit_balance_exhausted", "insufficient_quota"),
+            ("organization_spend_limit_exceeded", None),
+            ("project_spend_limit_exceeded", None),
+            ("organization_usage_limit_exceeded", None),
+            ("billing_hard_limit_reached", None),
+        )
+    ),
+    (OPENAI, 500, {}, said("server_error", "server_error"), "server_error", SERVER, None),
+    (OPENAI, 502, {}, PAGE, "server_error", SERVER, None),
+    (OPENAI, 503, {"retry-after": "9"}, said("server_is_overloaded"), "server_error", SERVER, 9.0),
+    (OPENAI, 504, {}, said(), "server_error", SERVER, None),
+    (AZURE, 400, {}, FILTERED, "content_filtered", GIVE_UP, None),
+    (AZURE, 400, {}, said("OperationNotSupported"), "bad_request", GIVE_UP, None),
+    (
+        AZURE,
+        401,
+        {},
+        b'{"statusCode": 401, "message": "Unauthorized. Access token is missing."}',
+        "unauthorized",
+        BLAME_KEY,
+        None,
+    ),
+    (AZURE, 401, {}, said("401", message="Access denied due to invalid subscription key"), "unauthorized", BLAME_KEY, None),
+    (AZURE, 429, {}, OVER_S0, "rate_limited", THROTTLE, 26.0),
+    (AZURE, 429, {"retry-after": "12"}, OVER_S0, "rate_limited", THROTTLE, 12.0),
+    (AZURE, 429, {"retry-after": "0"}, said("RateLimitReached"), "rate_limited", THROTTLE, None),
+    (AZURE, 429, {"retry-after": "-1", "retry-after-ms": "-1"}, OVER_S0, "rate_limited", THROTTLE, 26.0),
+    (AZURE, 404, {}, b'{"error": {"code": "DeploymentNotFound", "message": "m"}}', "not_found", GIVE_UP, None),
+    (AZURE, 404, {}, said("404", message="Resource not found"), "not_found", GIVE_UP, None),
+    (AZURE, 500, {}, said("InternalServerError"), "server_error", SERVER, None),
+    (GROQ, 413, {}, said("rate_limit_exceeded", "tokens", "Request too large"), "bad_request", GIVE_UP, None),
+    (GROQ, 413, {}, said("rate_limit_exceeded", "tokens", TOO_LARGE), "limit_exceeded", GIVE_UP, None),
+    (GROQ, 422, {}, said(None, BAD), "bad_request", GIVE_UP, None),
+    (GROQ, 424, {}, said(None, "failed_dependency"), "bad_request", GIVE_UP, None),
+    (GROQ, 498, {}, said("capacity_exceeded", "capacity_exceeded"), "rate_limited", THROTTLE, None),
+    (GROQ, 498, {"retry-after": "4"}, b"", "rate_limited", THROTTLE, 4.0),
+    (GROQ, 429, {"retry-after": "8"}, said("rate_limit_exceeded", "tokens", LIMIT_MET), "rate_limited", THROTTLE, 8.0),
+    (MISTRAL, 422, {}, EXTRA_FIELD, "bad_request", GIVE_UP, None),
+    (MISTRAL, 422, {}, said("extra_forbidden"), "bad_request", GIVE_UP, None),
+    (MISTRAL, 429, {}, LIMIT_1300, "rate_limited", THROTTLE, None),
+    (MISTRAL, 503, {}, NO_CAPACITY, "server_error", SERVER, None),
+    (MISTRAL, 429, {}, NO_CAPACITY, "server_error", SERVER, None),
+    (MISTRAL, 401, {}, b'{"detail": "Unauthorized"}', "unauthorized", BLAME_KEY, None),
+    (TOGETHER, 429, {"x-ratelimit-reset": "1"}, said(None, "rate_limit"), "rate_limited", THROTTLE, None),
+    (TOGETHER, 503, {}, said(None, "service_unavailable"), "server_error", SERVER, None),
+    (ANY, 425, {}, b"", "conflict", SEND_AGAIN, None),
+    (ANY, 499, {}, b"", "bad_request", GIVE_UP, None),
+    *((ANY, status, {}, PAGE, "server_error", SERVER, None) for status in (500, 502, 503, 504, *range(520, 525))),
+    *((ANY, status, {}, b"", "server_error", SERVER, None) for status in (500, 502, 503, 504, *range(520, 525))),
+    (ANY, 400, {}, b"", "bad_request", GIVE_UP, None),
+    (ANY, 401, {}, b"", "unauthorized", BLAME_KEY, None),
+    (ANY, 402, {}, b"", "quota_exhausted", BLAME_KEY, None),
+    (ANY, 403, {}, b"", "forbidden", BLAME_KEY, None),
+    (ANY, 403, {}, PAGE, "forbidden", GIVE_UP, None),  # of a proxy on the way, which knows nothing of the key
+    (ANY, 404, {}, PAGE, "not_found", GIVE_UP, None),
+    (ANY, 413, {}, b"", "bad_request", GIVE_UP, None),
+    (ANY, 422, {}, b"", "bad_request", GIVE_UP, None),
+    (ANY, 424, {}, b"", "bad_request", GIVE_UP, None),
+    (ANY, 429, {"retry-after": "30"}, b"", "rate_limited", THROTTLE, 30.0),
+    (ANY, 429, {}, PAGE, "rate_limited", THROTTLE, None),
+    (ANY, 200, {}, PAGE, "protocol_error", GIVE_UP, None),
+    (ANY, 307, {}, b"", "protocol_error", GIVE_UP, None),
+    (ANY, 503, {"x-should-retry": "false"}, b"", "server_error", (False, True, False), None),
+    (ANY, 400, {"x-should-retry": "true"}, b"", "bad_request", SEND_AGAIN, None),
+    (ANY, 401, {"x-should-retry": "true"}, b"", "unauthorized", BLAME_KEY, None),
+]
+
+
+@pytest.mark.parametrize(("who", "status", "headers", "data", "kind", "verdict", "hint"), ROWS)
+def test_what_each_provider_means(
+    who: tuple[ProviderCodec, ...],
+    status: int,
+    headers: dict[str, str],
+    data: bytes,
+    kind: str,
+    verdict: tuple[bool, bool, bool],
+    hint: float | None,
+) -> None:
+    for each in who:
+        error = each.classify(status, tuple(headers.items()), data, NOW)
+        told = (error.retryable, error.counts_as_circuit_failure, error.blames_key)
+        assert (error.kind, told, error.retry_after) == (kind, verdict, hint)
+        assert error.provider == each.provider
 
 
 @pytest.mark.parametrize(
