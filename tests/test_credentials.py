@@ -57,6 +57,7 @@ def test_it_is_read_again_each_time(monkeypatch: pytest.MonkeyPatch, tmp_path: P
         (Secret.from_env("A_KEY"), True),
         (Secret.inline("x"), True),
         (Secret.from_file("x"), False),
+        (Secret.from_google(), False),
         (Secret.from_callable(fetch), False),
     ],
 )

@@ -46,6 +46,9 @@ VAULT = Vault()
         (Secret.from_env("OPENAI_API_KEY"), "env", "OPENAI_API_KEY"),
         (Secret.from_file("/run/secrets/key"), "file", "/run/secrets/key"),
         (Secret.from_file(pathlib.PurePosixPath("/run/key")), "file", "/run/key"),
+        (Secret.from_google("/run/account.json"), "google", "/run/account.json"),
+        (Secret.from_google(pathlib.PurePosixPath("/run/x")), "google", "/run/x"),
+        (Secret.from_google(), "google", ""),
         (Secret.from_callable(fetch_from_vault), "callable", f"{__name__}.fetch_from_vault"),
         (Secret.from_callable(VAULT.fetch), "callable", f"{__name__}.Vault.fetch"),
         (Secret.from_callable(VAULT), "callable", f"{__name__}.Vault"),
@@ -85,9 +88,17 @@ def test_and_nothing_else(secret: Secret) -> None:
                 access(secret)
 
 
+def test_google_s_credentials_have_a_path_which_may_be_empty() -> None:
+    assert (Secret.from_google("x.json").path, Secret.from_google().path) == ("x.json", "")
+    for source in ("env", "callable", "inline"):
+        with pytest.raises(RuntimeError, match=f"source is google, not {source}"):
+            ACCESS[source](Secret.from_google())
+
+
 def test_secrets_are_equal_when_they_point_to_the_same_place() -> None:
     assert Secret.from_env("A") == Secret.from_env("A") != Secret.from_env("B")
-    assert Secret.from_env("A") != Secret.from_file("A")
+    assert Secret.from_env("A") != Secret.from_file("A") != Secret.from_google("A") == Secret.from_google("A")
+    assert Secret.from_google() != Secret.from_google("A")
     assert Secret.from_callable(VAULT.fetch) == Secret.from_callable(VAULT.fetch)
     assert Secret.inline("one") == Secret.inline("one") != Secret.inline("two")
     assert Secret.from_env("A") != "A"
@@ -102,6 +113,7 @@ def test_two_callables_of_one_name_are_two_secrets() -> None:
 
 ANY: Any = Secret
 ANY_KEY: Any = StaticApiKey
+ANY_CREDENTIAL: Any = Credential
 """For calls that a type checker refuses already."""
 
 
@@ -115,6 +127,8 @@ ANY_KEY: Any = StaticApiKey
         (lambda: ANY.from_env(None), "env: .* NoneType"),
         (lambda: Secret.from_file(""), "file: is empty"),
         (lambda: Secret.from_file(f"{VALUE}\0"), "path: "),
+        (lambda: Secret.from_google(f"{VALUE}\0"), "path: "),
+        (lambda: ANY("google", 5), "google: .* int"),
         (lambda: ANY.from_callable(VALUE), "fetch: is of type str"),
         (lambda: Secret.inline(""), "inline: is empty"),
         (lambda: ANY.inline(VALUE.encode()), "inline: .* bytes"),
@@ -155,8 +169,21 @@ def test_credentials_are_equal_by_value_and_expiry() -> None:
     assert Credential("a") == Credential("a")
     assert Credential("a") != Credential("b")
     assert Credential("a", 1.0) != Credential("a", 2.0)
+    assert Credential("a", scheme="bearer") == Credential("a", scheme="bearer") != Credential("a")
     assert Credential("a") != "a"
     assert len({Credential("a"), Credential("a"), Credential("b"), Credential("a", 1.0)}) == 3
+
+
+@pytest.mark.parametrize("scheme", [None, "api_key", "bearer"])
+def test_a_credential_may_say_how_it_is_presented(scheme: Any) -> None:
+    for credential in (Credential(VALUE, scheme=scheme), Credential.from_text(f"{VALUE}\n", None, scheme)):
+        assert credential.scheme == scheme
+        assert ("scheme" in repr(credential)) is (scheme is not None)
+
+
+def test_there_is_no_other_way_to_present_one() -> None:
+    with pytest.raises(ValueError, match=r"^scheme: is none of api_key, bearer, None$"):
+        ANY_CREDENTIAL(VALUE, scheme=VALUE)
 
 
 @pytest.mark.parametrize("text", [f"{VALUE}\n", f"  {VALUE}", f"{VALUE}\r\n\n", f"\t{VALUE} "])
@@ -244,7 +271,7 @@ def test_a_callable_is_not_pickled_either_since_it_may_hold_a_value() -> None:
         pickle.dumps(Secret.from_callable(functools.partial(Credential, VALUE)))
 
 
-@pytest.mark.parametrize("secret", [Secret.from_env("KEY"), Secret.from_file("key.txt")])
+@pytest.mark.parametrize("secret", [Secret.from_env("KEY"), Secret.from_file("key.txt"), Secret.from_google()])
 def test_a_mere_reference_can_be_pickled(secret: Secret) -> None:
     assert pickle.loads(pickle.dumps(secret)) == secret
 

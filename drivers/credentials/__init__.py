@@ -9,11 +9,10 @@ from pathlib import Path
 from sansio import Credential, Deployment, InferenceError, Secret, Unauthorized
 from sansio.errors import ForeignError
 
+from .google_tokens import check_google, google_token
+from .unavailable import SecretUnavailable
+
 __all__ = ["SecretUnavailable", "as_credential", "credential_error", "fingerprints", "read_secret", "reads_at_once"]
-
-
-class SecretUnavailable(ValueError):
-    """A reference could not be resolved. Its text is ours, and never holds a value."""
 
 
 def reads_at_once(secret: Secret | None) -> bool:
@@ -22,7 +21,7 @@ def reads_at_once(secret: Secret | None) -> bool:
 
 
 def read_secret(secret: Secret | None) -> Credential:
-    """Resolve a reference to the environment, a file or an inline value.
+    """Resolve a reference to the environment, a file, an inline value, or (blocking on a network) to Google's tokens.
 
     Raises `SecretUnavailable` (a `ValueError`) saying why there is none; never with the value.
     """
@@ -41,6 +40,8 @@ def read_secret(secret: Secret | None) -> Credential:
                 raise SecretUnavailable(f"api_key: {secret.path}: {error.strerror or type(error).__name__}") from error
         case "inline":
             value = secret.inline_value()
+        case "google":
+            return google_token(secret.path)
         case _:
             raise SecretUnavailable("api_key: a callable is fetched by its driver, not read")
     return _credential(value)
@@ -64,18 +65,20 @@ def credential_error(cause: BaseException) -> InferenceError:
 
 
 def fingerprints(deployments: Iterable[Deployment]) -> dict[str, str]:
-    """The fingerprints of the deployments' keys, by deployment: those of callables are not known before they are called.
+    """The fingerprints of the deployments' keys, by deployment, but of those that are fetched later (callables, Google's).
 
     Raises `ValueError` naming the deployment: a missing key is said when the engine is made, not with the first request.
     """
     found: dict[str, str] = {}
     for deployment in deployments:
         secret = deployment.config.secret
-        if secret is None or secret.source != "callable":
-            try:
+        try:
+            if secret is not None and secret.source == "google":
+                check_google(secret.path)
+            elif secret is None or secret.source != "callable":
                 found[deployment.name] = read_secret(secret).fingerprint
-            except SecretUnavailable as error:
-                raise ValueError(f"deployment {deployment.name!r}: {error}") from error
+        except SecretUnavailable as error:
+            raise ValueError(f"deployment {deployment.name!r}: {error}") from error
     return found
 
 
