@@ -8,12 +8,17 @@ from typing import Any, Final
 
 from ..codec import ProviderCodec
 from .anthropic import AnthropicMessages
+from .azure import AzureChat, AzureResponses
 from .gemini import Gemini
 from .litellm import LiteLLMChat
 from .openai import OpenAIChat
+from .openai_responses import OpenAIResponses
 
 _CODECS: Final[dict[str, type[Any]]] = {
     "openai": OpenAIChat,
+    "openai_responses": OpenAIResponses,
+    "azure": AzureChat,
+    "azure_responses": AzureResponses,
     "anthropic": AnthropicMessages,
     "gemini": Gemini,
     "litellm": LiteLLMChat,
