@@ -259,6 +259,7 @@ def test_a_stream_must_bring_the_choices_that_were_asked_for() -> None:
         ({"retry-after": "26"}, 26.0),
         ({"Retry-After-Ms": "1500", "retry-after": "2"}, 1.5),
         ({"retry-after-ms": "0", "retry-after": "2"}, 2.0),
+        ({"Retry-After-Ms": "0", "Retry-After": "2"}, 2.0),
         ({"x-ms-retry-after-ms": "0", "Retry-After": "86400"}, 86_400.0),
         ({"retry-after": "0"}, None),
         ({"retry-after": "0.0"}, None),

@@ -135,6 +135,7 @@ def test_an_event_may_be_named_by_its_line_or_by_its_type_alone(named: bool) -> 
         event("response.output_item.added", item=[1]),
         added({"type": "reasoning", "id": "rs_1", "summary": []}),
         added({"type": "function_call"}),
+        added({"type": ["function_call"]}),
         done({"type": "web_search_call", "id": "ws_1", "status": "completed"}),
         done({"type": "reasoning", "summary": [], "encrypted_content": None}),
         done({"type": "reasoning"}),
@@ -304,8 +305,10 @@ def test_items_that_were_streamed_are_known_by_their_ids_in_an_output_with_other
 
 def test_items_without_ids_are_known_by_their_place() -> None:
     nameless = [message("a", item_id=""), message("b", item_id="")]
-    chunks, _ = decoded(text("a"), done(nameless[0], 0), text("b", 1), done(nameless[1], 1), completed(*nameless))
-    assert [chunk.text_delta for chunk in chunks] == ["a", "b", ""]
+    told = [text("a"), done(nameless[0], 0), text("b", 1), done(nameless[1], 1)]
+    for so_far in range(5):
+        chunks, _ = decoded(*told[:so_far], completed(*nameless))
+        assert [chunk.text_delta for chunk in chunks] == ["a", "b", ""]
 
 
 # ---- reasoning that is wanted back -------------------------------------------------------------------------------------
@@ -339,6 +342,18 @@ def test_reasoning_is_worth_more_than_its_summary() -> None:
     began = event("response.reasoning_summary_text.delta", delta="short")
     assert decoded(began, done(item))[0] == [TokenChunk(reasoning_delta="short")]
     assert decoded(began, done(item, 1))[0][1:] == [TokenChunk(reasoning_delta="long")]
+    elsewhere = event("response.reasoning_text.delta", delta="short", output_index=1)
+    assert decoded(elsewhere, done(item, 1))[0] == [TokenChunk(reasoning_delta="short")]
+
+
+def test_a_summary_has_parts_of_its_own() -> None:
+    def whole(part: int, said: str) -> SseChunk:
+        return event("response.reasoning_summary_text.done", summary_index=part, text=said)
+
+    began = event("response.reasoning_summary_text.delta", delta="b", summary_index=1)
+    chunks, _ = decoded(whole(0, "a"), began, whole(1, "b"), whole(2, "c"), whole(0, "a"))
+    assert [chunk.reasoning_delta for chunk in chunks] == ["a", "b", "c"]
+    assert [chunk.reasoning_delta for chunk in decoded(began, whole(0, "a"))[0]] == ["b", "a"]
 
 
 # ---- how streams end ---------------------------------------------------------------------------------------------------
@@ -484,6 +499,15 @@ def test_an_error_that_says_nothing_is_the_servers() -> None:
         _, decoder = decoded(told)
         assert decoder.error is not None
         assert (decoder.error.kind, decoder.error.code) == ("server_error", None)
+
+
+def test_who_calls_it_completed_and_names_an_error_has_failed() -> None:
+    answer = {"status": "completed", "output": [message("secret")], "error": {"code": "slow_down"}}
+    _, decoder = decoded(event("response.completed", response=answer))
+    for error in (decoder.error, CODEC.decode_unary(json.dumps(answer).encode())):
+        assert isinstance(error, InferenceError)
+        assert (error.kind, error.body) == ("rate_limited", '{"error": {"code": "slow_down"}}')  # and not what was said
+    assert not decoder.complete
 
 
 def test_a_failure_may_be_told_beside_the_response() -> None:

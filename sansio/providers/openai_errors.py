@@ -168,9 +168,8 @@ def in_band_error(provider: str, body: str | bytes) -> InferenceError:
     An unknown one is a `ServerError`: retryable, and counted by the circuit. ``status`` is the one that the error names.
     """
     said = read_error(body)
-    hint = retry_after_from_headers(
-        said.headers, math.inf
-    )  # of a wait until a date nothing is known: nobody has a clock here
+    # Nobody here has a clock: how long it is until a date is not known.
+    hint = retry_after_from_headers(said.headers, unix_now=math.inf)
     return provider_error(provider, said.status, said, body, retry_after=hint)
 
 

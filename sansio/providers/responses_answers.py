@@ -161,7 +161,7 @@ class ResponsesStreamDecoder:
                 self._items[item_id] = read.output_index
             if name == "response.output_item.done":
                 self._take_item(read.output_index, item, chunks)
-            elif item.get("type") in _INPUT_FIELDS:
+            elif as_str(item.get("type")) in _INPUT_FIELDS:
                 self._take_call(read.output_index, item, "", chunks)  # an input that is here already comes again
         elif name in _ENDS:
             tree = as_dict(loads(data))
@@ -173,8 +173,8 @@ class ResponsesStreamDecoder:
         """The response as a whole, which has ended as ``status`` says; but it may know better than to be completed."""
         if status == "completed" and (said := as_str(response.get("status"))) in _ENDS.values():
             status = said  # vLLM
-        self.usage = _usage(response) or self.usage
-        if status == "failed":
+        self.usage = _usage(response)
+        if status == "failed" or response.get("error"):
             self.error = in_band_error(self._provider, dumps({"error": response.get("error")}))
             return
         if status == "cancelled":
