@@ -114,6 +114,15 @@ def test_parts(part: Json, chunk: TokenChunk | None) -> None:
     assert unary == [chunk or TokenChunk()]
 
 
+def test_arguments_are_passed_on_as_they_were_written() -> None:
+    written = '{ "a":1.50,\n"b": ["\u00fc\\u00fc"] }'
+    data = json.dumps(parts({"functionCall": {"name": "f", "args": "?"}})).replace('"?"', written)
+    (chunk,) = GeminiStreamDecoder().decode([SseChunk(data)])
+    assert chunk.tool_call_deltas[0].arguments == written
+    unary = CODEC.decode_unary(data.encode())
+    assert unary == [chunk]
+
+
 def test_calls_are_counted_over_the_whole_answer() -> None:
     call: Json = {"functionCall": {"name": "f", "args": {}}}
     chunks, decoder = decoded(parts(call, {"text": "and"}, call), parts(call), STOP)
@@ -211,6 +220,21 @@ def test_every_candidate_must_end() -> None:
     assert decoder.complete
     decoder.decode([frame(text("c", index=2))])
     assert not decoder.complete
+
+
+def test_one_that_still_runs_keeps_a_whole_one_waiting() -> None:
+    running, done = text("b", index=1)["candidates"], text("a", finishReason="STOP")["candidates"]
+    _, decoder = decoded({"candidates": [*running, *done]})
+    assert not decoder.complete
+
+
+def test_an_end_without_words_is_a_chunk_of_its_own() -> None:
+    decoder = GeminiStreamDecoder()
+    chunks = decoder.decode([frame(text("a", index=1)), frame({"candidates": [{"finishReason": "STOP", "index": 1}]})])
+    assert chunks == [
+        TokenChunk("a", index=1),
+        TokenChunk(index=1, finish_reason="stop", raw_finish_reason="STOP"),
+    ]
 
 
 def test_candidates_in_one_frame() -> None:
@@ -438,9 +462,12 @@ def test_each_signed_thought_of_a_whole_answer_is_kept() -> None:
     assert chunks[0].usage == USED
 
 
-def test_bytes_that_are_no_text_are_no_answer() -> None:
-    body = b'{"candidates": [{"content": {"parts": [{"functionCall": {"name": "f", "args": {"a": "\xff"}}}]}}]}'
-    assert isinstance(CODEC.decode_unary(body), ProtocolError)
+def test_bytes_that_are_no_text_are_replaced_in_arguments_and_no_answer_elsewhere() -> None:
+    data = json.dumps(parts({"functionCall": {"name": "f", "args": {"a": "?"}}})).encode()
+    chunks = CODEC.decode_unary(data.replace(b"?", b"\xff"))
+    assert isinstance(chunks, list)
+    assert chunks[0].tool_call_deltas == (ToolCallDelta(0, "call_0", "f", '{"a": "\ufffd"}'),)
+    assert isinstance(CODEC.decode_unary(data.replace(b'"f"', b'"\xff"')), ProtocolError)
 
 
 # ---- through the exchange ---------------------------------------------------------------------------------------------

@@ -235,11 +235,17 @@ SPOKEN: list[tuple[Message, list[dict[str, Any]]]] = [
     (Message("assistant", "", refusal="no"), [{"text": "no"}]),
     (Message("assistant", "x", thoughts=[Thought("hm")]), [{"text": "hm", "thought": True}, {"text": "x"}]),
     (
-        Message("assistant", "x", thoughts=[Thought("hm", "s1"), Thought(signature="s2"), Thought()]),
+        Message(
+            "assistant",
+            "x",
+            thoughts=[Thought("hm", "s1"), Thought(signature="s2"), Thought()],
+            tool_calls=[ToolCall("c", "f", "{}")],
+        ),
         [
             {"text": "hm", "thought": True, "thoughtSignature": "s1"},
             {"text": "x"},
             {"text": "", "thoughtSignature": "s2"},
+            {"functionCall": {"id": "c", "name": "f", "args": {}}},
         ],
     ),
     (

@@ -156,6 +156,11 @@ def test_what_is_kept() -> None:
     assert CODEC.classify(503, (), b"", NOW).message == "gemini answered with status 503"
 
 
+def test_only_an_array_of_one_is_taken_for_what_is_in_it() -> None:
+    assert CODEC.classify(503, (), b"[" + said(503, "UNAVAILABLE") + b"]", NOW).code == "UNAVAILABLE"
+    assert CODEC.classify(503, (), b"[" + said(503, "UNAVAILABLE") + b", 5]", NOW).code is None
+
+
 # ---- hints ------------------------------------------------------------------------------------------------------------
 
 
@@ -196,7 +201,9 @@ def test_nothing_shortens_the_wait_for_a_new_day() -> None:
 
 
 def test_only_a_429_is_about_a_day_s_quota() -> None:
-    assert isinstance(CODEC.classify(503, (), said(503, "UNAVAILABLE", "", PER_DAY), NOW), ServerError)
+    error = CODEC.classify(503, (), said(503, "UNAVAILABLE", "", PER_DAY), NOW)
+    assert isinstance(error, ServerError)
+    assert error.retry_after is None
 
 
 @pytest.mark.parametrize(

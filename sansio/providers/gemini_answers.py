@@ -30,7 +30,7 @@ from .lenient_json import as_dict, as_int, as_str, dumps, is_object, loads, obje
 class _FunctionCall(msgspec.Struct, gc=False):
     id: str | None = None
     name: str | None = None
-    args: msgspec.Raw | None = None
+    args: msgspec.Raw = msgspec.Raw()  # as it came: nobody here reads it
     partialArgs: Any = None
     willContinue: bool | None = None
 
@@ -271,7 +271,7 @@ def _call_delta(call: _FunctionCall, signature: str, progress: _Progress) -> Too
     """
     continues = progress.open_call
     progress.open_call = call.willContinue is True
-    arguments = "" if call.args is None else bytes(call.args).decode("utf-8", "replace")
+    arguments = bytes(call.args).decode("utf-8", "replace")
     if not arguments.startswith("{"):
         arguments = "" if continues or progress.open_call or call.partialArgs is not None else "{}"
     if continues:
@@ -360,7 +360,7 @@ def _lenient_call(tree: dict[str, Any]) -> _FunctionCall:
     return _FunctionCall(
         id=as_str(tree.get("id")),
         name=as_str(tree.get("name")),
-        args=msgspec.Raw(dumps(arguments).encode()) if is_object(arguments) else None,
+        args=msgspec.Raw(dumps(arguments).encode() if is_object(arguments) else b""),
         partialArgs=tree.get("partialArgs"),
         willContinue=tree.get("willContinue") is True,
     )
