@@ -155,10 +155,11 @@ def test_arguments_that_come_in_pieces_of_their_own_kind_do_no_harm() -> None:
 
 def test_a_call_in_pieces_may_get_its_signature_late() -> None:
     chunks, _ = decoded(
+        parts({"functionCall": {"name": "e"}}),
         parts({"functionCall": {"name": "f", "willContinue": True}}),
         parts({"functionCall": {}, "thoughtSignature": "s"}),
     )
-    assert Tokens.from_chunks(chunks).tool_calls == (ToolCall("call_0", "f", "", "s"),)
+    assert Tokens.from_chunks(chunks).tool_calls == (ToolCall("call_0", "e", "{}"), ToolCall("call_1", "f", "", "s"))
 
 
 @pytest.mark.parametrize(
@@ -314,6 +315,8 @@ def test_a_usage_after_the_end_is_not_lost() -> None:
         TokenChunk(usage=TokenUsage(8, 10)),
     ]
     assert (decoder.usage, decoder.complete) == (TokenUsage(8, 10), True)
+    at_once = GeminiStreamDecoder().decode([frame(STOP), frame({"usageMetadata": COUNTS})])
+    assert at_once == chunks[:2]
 
 
 def test_an_answer_that_goes_on_after_all_makes_it_a_lower_bound_again() -> None:

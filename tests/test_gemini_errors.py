@@ -258,6 +258,7 @@ def test_errors_in_a_stream(body: bytes, kind: type[InferenceError], status: int
 
 def test_an_error_in_a_stream_has_the_hint_of_its_body() -> None:
     assert in_band_error("gemini", said(429, EXHAUSTED, "", retry("3s"))).retry_after == 3.0
+    assert in_band_error("gemini", said(429, EXHAUSTED, "", PER_DAY, retry("3s"))).retry_after is None
     assert in_band_error("gemini", b'{"error": [1]}').message == "the provider sent an error without a message"
 
 

@@ -161,9 +161,8 @@ class GeminiStreamDecoder:
                 self._report(frame.usageMetadata, chunks, before, was_complete)
             if not frame.candidates and _blocks(frame.promptFeedback):
                 self.error = blocked_prompt(self._provider, frame.promptFeedback, event.data)
-        if (
-            self._reported is not None and not self.complete
-        ):  # once for all of these frames: each would replace the one before
+        if self._reported is not None and not self.complete:
+            # Once for all of these frames: each would only replace the one before.
             self.usage = _token_usage(self._reported, whole=False)
         return chunks
 
@@ -356,11 +355,10 @@ def _lenient_part(tree: dict[str, Any]) -> _Part:
 
 
 def _lenient_call(tree: dict[str, Any]) -> _FunctionCall:
-    arguments = tree.get("args")
     return _FunctionCall(
         id=as_str(tree.get("id")),
         name=as_str(tree.get("name")),
-        args=msgspec.Raw(dumps(arguments).encode() if is_object(arguments) else b""),
+        args=msgspec.Raw(dumps(tree.get("args")).encode()),
         partialArgs=tree.get("partialArgs"),
         willContinue=tree.get("willContinue") is True,
     )

@@ -124,7 +124,10 @@ def in_band_error(provider: str, body: str | bytes) -> InferenceError:
     is no clock.
     """
     said = read_error(body) or ErrorSaid()
-    return _error(provider, said.http_status, said, body)
+    error = _error(provider, said.http_status, said, body)
+    if isinstance(error, QuotaExhausted):
+        error.retry_after = None  # of a day's quota, what it says is too short
+    return error
 
 
 def blocked_prompt(provider: str, feedback: object, body: str | bytes) -> ContentFiltered:
