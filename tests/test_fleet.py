@@ -32,13 +32,14 @@ def fleet(mode: str, shares: tuple[float, ...], *, seed: int = 0, **cluster: Any
     )
 
 
+@pytest.mark.no_cover
 @pytest.mark.parametrize("mode", ["strict", "escrow", "approximate"])
 @pytest.mark.parametrize("shares", [(1, 1, 1, 1), (12, 1, 1, 1), (1,)])
 def test_they_use_the_limit_and_are_never_refused(mode: str, shares: tuple[float, ...]) -> None:
-    report = fleet(mode, shares).run(5)
+    report = fleet(mode, shares).run(3)
     assert report.refused == 0 and report.failed == 0
     assert report.used >= 0.95
-    assert len(report.accepted) == 6 and max(report.accepted) <= RATE * WINDOW
+    assert len(report.accepted) == 4 and max(report.accepted) <= RATE * WINDOW
 
 
 def test_without_the_store_they_stop_and_with_it_they_go_on() -> None:

@@ -7,7 +7,7 @@ import pytest
 from sansio.cluster.config import ClusterConfig, SharingMode
 from sansio.cluster.store import Publish, Published, Quota, StoreLost, StoreReply, Swap, Swapped, Take, Taken
 from sansio.deployment import Deployment, RemoteEngineConfig
-from sansio.events import Event, StoreReport
+from sansio.events import AskStore, Event, StoreReport
 from sansio.rate_limit import RateLimits
 from sansio.secret import Secret
 from sansio.simulation.world.clock import VirtualClock, chance
@@ -41,6 +41,12 @@ def test_an_empty_report_takes_the_members_off() -> None:
     store = SharedStore()
     store.execute(publish("a"), NOW)
     assert store.execute(publish("a", b""), NOW) == Published({}, NOW)
+
+
+def test_a_report_that_comes_after_a_later_one_changes_nothing() -> None:
+    store = SharedStore()
+    store.execute(Publish("board", "a", b"later", 10.0, sequence=2), NOW)
+    assert store.execute(Publish("board", "a", b"earlier", 10.0, sequence=1), NOW) == Published({"a": (0.0, b"later")}, NOW)
 
 
 def test_a_report_leaves_when_its_time_is_over() -> None:
@@ -332,6 +338,17 @@ def test_a_world_of_one_process_has_none() -> None:
     assert world.store is None and world.node.store is None
     with pytest.raises(ValueError, match="cluster"):
         world.store_way("node")
+
+
+def test_who_asks_a_store_that_is_not_there_has_lost_it() -> None:
+    world = World(deployment())
+    told: list[object] = []
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setattr(type(world.node), "tell", lambda _, event: told.append(event))
+        world.node.ask_store(AskStore(1, 2, publish("a")))
+        assert told == []
+        world.run(1.0)
+    assert told == [StoreReport(1, 2, StoreLost("this world has no store"))]
 
 
 def test_every_way_has_the_time_limit_of_the_configuration() -> None:

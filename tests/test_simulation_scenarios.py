@@ -35,6 +35,7 @@ from sansio.simulation.scenarios.healing import BEAT, SLOWING, heal_bound
 from sansio.simulation.scenarios.run import run
 from sansio.simulation.scenarios.scenario import undisturbed_seconds
 from sansio.simulation.scenarios.sites import delivery_seconds, secret_of
+from sansio.simulation.scenarios.sweep import BYTES_EVERY, level_of, plan_of, scenario_of
 from sansio.simulation.scenarios.throttling import never_throttles
 from sansio.simulation.world.plan import (
     LEVELS,
@@ -189,19 +190,24 @@ def test_a_plan_is_the_same_in_every_process() -> None:
     for name, level in EVERY:
         for drawn in plans(name, level)[:8]:
             digest.update(repr(drawn).encode())
-    for hash_seed in ("0", "4711"):
-        environment = {**os.environ, "PYTHONHASHSEED": hash_seed}
-        environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
-        told = subprocess.run(
-            [sys.executable, "-c", DIGEST, "8"], env=environment, capture_output=True, text=True, check=True
-        )
-        assert told.stdout.strip() == digest.hexdigest()
+    other = "4711" if os.environ.get("PYTHONHASHSEED") != "4711" else "0"  # than this one's, which is drawn if none is set
+    environment = {**os.environ, "PYTHONHASHSEED": other}
+    environment["PYTHONPATH"] = os.pathsep.join(path for path in sys.path if path)
+    told = subprocess.run([sys.executable, "-c", DIGEST, "8"], env=environment, capture_output=True, text=True, check=True)
+    assert told.stdout.strip() == digest.hexdigest()
 
 
 @pytest.mark.parametrize(("name", "level"), EVERY)
 def test_a_seed_draws_one_plan_and_another_seed_another(name: str, level: Level) -> None:
     assert plan(name, 7, level) == plan(name, 7, level)
     assert len({repr(drawn.callers) for drawn in plans(name, level)}) == SEEDS
+
+
+def test_a_seed_stands_for_one_run_and_twice_as_many_as_there_are_for_every_scenario_on_both_levels() -> None:
+    assert plan_of(17) == plan_of(17, scenario_of(17), level_of(17)) == plan(scenario_of(17), 17, level_of(17))
+    assert plan_of(17, "outage", "bytes") == plan("outage", 17, "bytes")
+    met = {(scenario_of(seed), level_of(seed)) for seed in range(BYTES_EVERY * len(SCENARIOS))}
+    assert met == set(EVERY)
 
 
 def test_an_unknown_scenario_is_refused_with_the_nearest() -> None:

@@ -170,6 +170,8 @@ def test_a_max_wait_out_of_range_is_refused_and_books_nothing(max_wait: float) -
     ("rate", "now"),
     [
         (10, 1e9 + 0.3),  # a float of 1e9 seconds steps by 119 ns
+        (3, 1.7e9 + 0.123),
+        (3, 2.0**40),
         (10, 2.0**41 + 0.5),  # and one of 2**41 by half a millisecond
         (1e-7, -2332363.176657),  # the sum crosses zero, where floats are finer than the wait
     ],

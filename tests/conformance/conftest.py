@@ -2,7 +2,6 @@
 
 from __future__ import annotations
 
-import gc
 import ssl
 from collections.abc import Iterator
 from pathlib import Path
@@ -11,7 +10,7 @@ from typing import Any
 import pytest
 import trustme
 from conformance import nginx
-from conformance.harness import WAYS, Lab, Tls, Way
+from conformance.harness import ALL_WAYS, WAYS, Lab, Tls, Way
 
 collect_ignore = [] if nginx.PROGRAM else ["test_nginx.py"]
 
@@ -30,15 +29,6 @@ def tls(tmp_path_factory: pytest.TempPathFactory) -> Tls:
     return Tls(server, client, certificate)
 
 
-@pytest.fixture(scope="session", autouse=True)
-def quick_collections() -> Iterator[None]:
-    """Each test collects its garbage; what the imports made before the first is not looked through every time."""
-    gc.collect()
-    gc.freeze()
-    yield
-    gc.unfreeze()
-
-
 @pytest.fixture(params=WAYS, ids=str)
 def way(request: pytest.FixtureRequest) -> Way:
     """A way to the wire."""
@@ -54,10 +44,54 @@ def lab(way: Way, tls: Tls) -> Iterator[Lab]:
 
 
 def pytest_collection_modifyitems(config: pytest.Config, items: list[pytest.Item]) -> None:
-    """What a way cannot show is left out, and counted (`Way.cannot`)."""
-    out = [item for item in items if isinstance(item, pytest.Function) and _is_beyond(item)]
-    config.hook.pytest_deselected(items=out)
-    items[:] = [item for item in items if item not in out]
+    """What a way cannot show is left out, and counted (`Way.cannot`); so is what another shows as well (`take_turns`)."""
+    out = {id(item) for item in items if isinstance(item, pytest.Function) and _is_beyond(item)}
+    if not ALL_WAYS:
+        out |= take_turns([item for item in items if isinstance(item, pytest.Function) and id(item) not in out])
+    config.hook.pytest_deselected(items=[item for item in items if id(item) in out])
+    items[:] = [item for item in items if id(item) not in out]
+
+
+def take_turns(items: list[pytest.Function]) -> set[int]:
+    """The ids of the tests that are left out because another shows the same.
+
+    cases_take_turns: the cases are the core's to tell apart, and the driver's part is the same in each. Every case is shown
+    once on each driver, and every way shows some. ways_take_turns: what takes its time, or many requests, and is the same
+    over TLS and through nginx. Each driver shows it once over each transport, the one time with TLS, the next without.
+    """
+    out: set[int] = set()
+    of_behaviour: dict[Any, list[pytest.Function]] = {}
+    for item in items:
+        if hasattr(item, "callspec") and isinstance(item.callspec.params.get("way"), Way):
+            of_behaviour.setdefault((item.path, item.originalname), []).append(item)
+    for same in of_behaviour.values():
+        if mark := same[0].get_closest_marker("cases_take_turns"):
+            out |= _beside_turns(same, *mark.args)
+        if len(same) > 1 and same[0].get_closest_marker("ways_take_turns"):  # one that is asked for by its name is shown
+            out |= {id(item) for item in same if not _in_turn(item.callspec.params["way"], len(same[0].originalname))}
+    return out
+
+
+def _beside_turns(same: list[pytest.Function], parameter: str) -> set[int]:
+    """One behaviour's tests whose case has its turn on another way of the driver."""
+    places: dict[str, int] = {}
+    of_case: dict[Any, list[pytest.Function]] = {}
+    for item in same:
+        params = item.callspec.params
+        place = places.setdefault(repr(params[parameter]), len(places))
+        others = tuple(repr(value) for name, value in params.items() if name not in ("way", parameter))
+        of_case.setdefault((place, others, params["way"].driver), []).append(item)
+    out: set[int] = set()
+    for (place, *_), ways in of_case.items():
+        turns = min(len(places), len(ways))
+        out |= {id(item) for at, item in enumerate(ways) if (at - place) % turns}
+    return out
+
+
+def _in_turn(way: Way, number: int) -> bool:
+    """Whether this way is the one of its driver and transport for the behaviour of this number."""
+    alike = [other for other in WAYS if (other.driver, other.transport) == (way.driver, way.transport)]
+    return not way.through_nginx and alike[number % len(alike)] == way
 
 
 def _is_beyond(item: pytest.Function) -> bool:
