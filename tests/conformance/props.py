@@ -17,18 +17,19 @@ OLD, NEW = "sk-old-0123456789abcdef0123", "sk-new-0123456789abcdef0123"
 @dataclass(frozen=True, slots=True)
 class Held(Fault):
     """The answer (or what ``then`` makes of it) waits until the test opens ``gate``: before its head, or after ``chunks``
-    pieces of content."""
+    pieces of content. ``every``: how often it looks; where hundreds wait, seldom."""
 
     gate: threading.Event
     chunks: int | None = None
     then: Fault | None = None
+    every: float = 0.005
 
     def bend(self, parts: Parts, scene: Scene) -> Parts:
         """Short pauses until the gate is open."""
         parts = parts if self.then is None else self.then.bend(parts, scene)
         rest = None if self.chunks is None else (yield from until_chunk(parts, self.chunks))
         while not self.gate.is_set():
-            yield Pause(0.005)
+            yield Pause(self.every)
         if rest is not None:
             yield rest
         yield from parts

@@ -45,6 +45,7 @@ def test_a_unary_answer_comes_whole(lab: Lab) -> None:
     assert [record.stream for record in lab.log] == [False]
 
 
+@pytest.mark.cases_take_turns("prompt")
 @pytest.mark.parametrize("prompt", ["hello", "one #tokens=1", "no #refuse", "cut #filter", "ünï → 漢字 🦀"])
 def test_generate_and_stream_agree(lab: Lab, prompt: str) -> None:
     with lab.engine() as engine:
@@ -100,14 +101,17 @@ def test_bytes_that_come_one_at_a_time_make_the_same_answer(lab: Lab) -> None:
         assert engine.stream("ünï → 漢字 🦀 #tokens=2").text == said("ünï → 漢字 🦀 #tokens=2", 2)
 
 
+@pytest.mark.ways_take_turns
 def test_two_hundred_streams_at_once_each_get_their_own_answer(lab: Lab) -> None:
-    lab.script(then=SlowTokens(0.01))
+    gate = threading.Event()
+    lab.script(then=Held(gate, chunks=1, then=SlowTokens(0.01), every=0.2))
     with lab.engine(serving={"max_concurrent": 200}, timeouts={"connect_timeout": 60.0}) as engine:
         asked = [engine.ask(f"prompt {number}") for number in range(200)]
+        eventually(lambda: lab.provider.active == 200)  # all of them are under way, however long that takes
+        gate.set()
         assert [one.answer.text for one in asked] == [said(f"prompt {number}") for number in range(200)]
         assert engine.metrics.done == 200
     assert sorted(record.prompt or "" for record in lab.log) == sorted(f"prompt {number}" for number in range(200))
-    assert lab.provider.max_active > 20
 
 
 def test_more_callers_than_slots_all_get_their_own_answer(lab: Lab) -> None:

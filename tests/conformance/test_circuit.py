@@ -94,6 +94,7 @@ def test_a_streaming_probe_closes_it_with_its_first_content(lab: Lab) -> None:
         assert probe.answer.text == said("probe")
 
 
+@pytest.mark.ways_take_turns
 def test_a_failed_probe_opens_it_again(lab: Lab) -> None:
     lab.script(*[Status(503)] * 4)
     with lab.engine(retry=ONCE, circuit_breaker=SOON_HALF_OPEN) as engine:
@@ -145,6 +146,7 @@ def test_waiting_it_out_ends_where_the_deadline_is_nearer(lab: Lab) -> None:
         assert isinstance(engine.ask(wait_for_circuit=True, timeout=5.0).error, CircuitOpen)
 
 
+@pytest.mark.cases_take_turns("fault")
 @pytest.mark.parametrize("fault", [Throttle(), Status(400), Status(404), Status(409)], ids=["429", "400", "404", "409"])
 def test_what_is_not_the_endpoints_fault_does_not_open_it(lab: Lab, fault: Status | Throttle) -> None:
     lab.script(*[fault] * 6)

@@ -60,6 +60,7 @@ def test_a_stall_right_after_the_head_is_the_read_timeouts(lab: Lab, unary: bool
         eventually(lambda: lab.log[0].outcome == "client_left")
 
 
+@pytest.mark.ways_take_turns
 def test_a_stall_before_content_is_retried(lab: Lab) -> None:
     lab.script(StallAfterHead())
     with lab.engine(timeouts={"read_timeout": 1.0}) as engine:
@@ -87,6 +88,7 @@ def test_pings_are_bytes_but_no_content(lab: Lab) -> None:
         assert error.phase == "content"
 
 
+@pytest.mark.ways_take_turns
 def test_pings_keep_a_thinking_provider_alive(lab: Lab) -> None:
     lab.script(PingsOnly(0.1, count=20))
     with lab.engine(retry=ONCE, timeouts={"read_timeout": 1.5, "content_timeout": 20.0}) as engine:
@@ -95,6 +97,7 @@ def test_pings_keep_a_thinking_provider_alive(lab: Lab) -> None:
         assert asked.chunks[0].has_content or not asked.chunks[0].text_delta
 
 
+@pytest.mark.ways_take_turns
 def test_content_restarts_its_clock(lab: Lab) -> None:
     lab.script(SlowTokens(0.1))
     with lab.engine(retry=ONCE, timeouts={"content_timeout": 1.5}) as engine:
@@ -112,6 +115,7 @@ def test_an_attempts_total_timeout_runs_whatever_comes(lab: Lab) -> None:
 # ---- a caller that takes its time ------------------------------------------------------------------------------------
 
 
+@pytest.mark.ways_take_turns
 def test_a_caller_may_pause_longer_than_any_clock_between_bytes(lab: Lab) -> None:
     with lab.engine(retry=ONCE, timeouts={"read_timeout": 1.0, "content_timeout": 1.0}) as engine:
         asked = engine.ask("hello #tokens=3000", pause_after=2)
@@ -121,6 +125,7 @@ def test_a_caller_may_pause_longer_than_any_clock_between_bytes(lab: Lab) -> Non
         assert asked.answer.text == said("hello #tokens=3000", 3000)
 
 
+@pytest.mark.ways_take_turns
 def test_a_caller_that_pauses_while_the_server_is_silent_is_not_charged_for_it(lab: Lab) -> None:
     gate = threading.Event()
     lab.script(Held(gate, chunks=2))
@@ -149,6 +154,7 @@ def test_a_caller_that_pauses_stops_the_server_instead_of_filling_memory(lab: La
         assert asked.answer.text == said()
 
 
+@pytest.mark.ways_take_turns
 def test_the_total_deadline_runs_on_while_the_caller_pauses(lab: Lab) -> None:
     gate = threading.Event()
     lab.script(Held(gate, chunks=2))
@@ -178,6 +184,7 @@ def test_the_deadline_while_connecting(lab: Lab) -> None:
         assert isinstance(engine.ask(timeout=0.3).error, DeadlineExceeded)
 
 
+@pytest.mark.ways_take_turns
 def test_the_deadline_in_the_middle_of_a_stream(lab: Lab) -> None:
     lab.script(StallAfterChunks(3))
     with lab.engine() as engine:
@@ -210,6 +217,7 @@ def test_the_deadline_while_waiting_for_a_permit(lab: Lab) -> None:
     assert [record.prompt for record in lab.log] == ["first"]
 
 
+@pytest.mark.ways_take_turns
 def test_the_deadline_over_several_attempts(lab: Lab) -> None:
     lab.script(then=SlowFirstByte(20.0))
     with lab.engine(timeouts={"request_timeout": 0.25}, retry={"max_retries": 9}) as engine:

@@ -220,6 +220,7 @@ def test_leaving_one_of_several_is_told_to_the_server_at_once_and_leaves_the_oth
     assert (lab.provider.requests_total, lab.peer.connections_total) == (5, 1)
 
 
+@pytest.mark.ways_take_turns
 @OVER_HTTP2
 @pytest.mark.parametrize("away", [False, True], ids=["waiting", "away"])
 def test_a_timeout_ends_one_of_several_and_leaves_the_others_alone(lab: Lab, away: bool) -> None:
@@ -357,6 +358,7 @@ def test_a_connection_that_a_timeout_left_idle_is_closed_while_its_caller_stays_
         assert isinstance(late.error, StreamInterrupted)
 
 
+@pytest.mark.ways_take_turns
 def test_a_connection_in_use_is_not_idle(lab: Lab) -> None:
     lab.script(then=SlowTokens(0.03))
     with lab.engine(pool=PoolConfig(idle_timeout=0.2)) as engine:

@@ -109,6 +109,7 @@ def test_a_vault_that_takes_its_time_holds_nobody_else_up(lab: Lab) -> None:
         assert parked.answer.text == said("parked")
 
 
+@pytest.mark.ways_take_turns
 def test_the_deadline_while_parked_for_a_credential(lab: Lab) -> None:
     vault = Vault(OLD, NEW)
     vault.gate.clear()
@@ -119,6 +120,7 @@ def test_the_deadline_while_parked_for_a_credential(lab: Lab) -> None:
         vault.gate.set()
 
 
+@pytest.mark.ways_take_turns
 def test_an_expiring_credential_is_refreshed_ahead(lab: Lab) -> None:
     vault = Vault(Credential(OLD, time.time() + 3.0), NEW)
     lab.take_keys(OLD, NEW)
@@ -145,6 +147,7 @@ def _echo(code: int) -> Status:
     return Status(code, json.dumps({"error": {"message": f"Incorrect API key provided: {KEY}", "type": "x", "code": None}}))
 
 
+@pytest.mark.cases_take_turns("faults")
 @pytest.mark.parametrize(
     "faults",
     [

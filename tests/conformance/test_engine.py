@@ -68,15 +68,20 @@ def test_a_storm_loses_doubles_and_mixes_up_nobody(lab: Lab) -> None:
     assert vault.calls == 2
 
 
+@pytest.mark.ways_take_turns
 def test_the_counts_add_up_at_every_moment(lab: Lab) -> None:
     lab.serve(keys=[KEY, NEW], faults=storm(11, lab))
     vault = Vault(KEY, NEW)
     with lab.engine(key=vault.secret, serving={"max_concurrent": 5, "queue_capacity": 20}) as engine:
         asked = [engine.ask(f"prompt {number}") for number in range(60)]
-        while not all(one.over for one in asked):
+
+        def all_over_and_all_accounted() -> bool:
             metrics = engine.metrics
             assert metrics.submitted == metrics.accounted
             assert metrics.in_flight <= 5
+            return all(one.over for one in asked)
+
+        eventually(all_over_and_all_accounted)
         assert engine.metrics.submitted == engine.metrics.accounted == 60
 
 
@@ -127,6 +132,7 @@ def test_an_idle_engine_leaves_nothing_and_does_nothing(lab: Lab) -> None:
     assert lab.peer.connections_total == 0
 
 
+@pytest.mark.ways_take_turns
 def test_many_deployments_and_callers_at_once(lab: Lab) -> None:
     names = [f"deployment {number}" for number in range(5)]
     draw = random.Random(3)

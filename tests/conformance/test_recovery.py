@@ -59,6 +59,7 @@ IN_A_UNARY_BODY: dict[str, tuple[Fault, str]] = {
 }
 
 
+@pytest.mark.cases_take_turns("case")
 @pytest.mark.parametrize("unary", [False, True], ids=["stream", "unary"])
 @pytest.mark.parametrize("case", BEFORE_CONTENT)
 def test_what_comes_instead_of_an_answer_is_retried(lab: Lab, case: str, unary: bool) -> None:
@@ -72,6 +73,7 @@ def test_what_comes_instead_of_an_answer_is_retried(lab: Lab, case: str, unary: 
     assert lab.provider.requests_total == 2
 
 
+@pytest.mark.cases_take_turns("case")
 @pytest.mark.parametrize("case", BEFORE_CONTENT_OF_A_STREAM)
 def test_a_stream_that_breaks_before_its_content_is_retried(lab: Lab, case: str) -> None:
     fault, reason = BEFORE_CONTENT_OF_A_STREAM[case]
@@ -82,6 +84,7 @@ def test_a_stream_that_breaks_before_its_content_is_retried(lab: Lab, case: str)
         assert engine.metrics.retries == {reason: 1}
 
 
+@pytest.mark.cases_take_turns("case")
 @pytest.mark.parametrize("case", IN_A_UNARY_BODY)
 def test_a_unary_answer_that_breaks_in_its_body_is_retried(lab: Lab, case: str) -> None:
     fault, reason = IN_A_UNARY_BODY[case]
@@ -124,6 +127,7 @@ HINTS: dict[str, tuple[Throttle | Status, float]] = {
 }
 
 
+@pytest.mark.cases_take_turns("case")
 @pytest.mark.parametrize("case", HINTS)
 def test_a_retry_never_undercuts_the_hint(lab: Lab, case: str) -> None:
     fault, hint = HINTS[case]
@@ -134,6 +138,7 @@ def test_a_retry_never_undercuts_the_hint(lab: Lab, case: str) -> None:
     assert second.arrived_at - first.arrived_at >= hint
 
 
+@pytest.mark.cases_take_turns("garbage")
 @pytest.mark.parametrize("garbage", ["soon", "-1", "NaN", "1e9999", ""])
 def test_a_hint_that_means_nothing_is_no_hint(lab: Lab, garbage: str) -> None:
     lab.script(Throttle(retry_after=garbage))
@@ -142,6 +147,7 @@ def test_a_hint_that_means_nothing_is_no_hint(lab: Lab, garbage: str) -> None:
         assert engine.metrics.retries == {"rate_limited": 1}
 
 
+@pytest.mark.ways_take_turns
 def test_a_429_holds_back_every_request_not_only_its_own(lab: Lab) -> None:
     lab.script(Throttle(retry_after="0.5"))
     with lab.engine() as engine:
@@ -201,6 +207,7 @@ def test_an_outage_does_not_multiply_the_load(lab: Lab) -> None:
     assert lab.provider.requests_total <= 40 + 10 + 40 * 0.2
 
 
+@pytest.mark.ways_take_turns
 def test_few_failures_among_many_queued_requests_are_all_retried(lab: Lab) -> None:
     lab.script(*[Status(503), *[None] * 9] * 20)
     patient = {"max_retries": 20}  # the budget is in question here: a retry may meet the next failure by chance
@@ -223,6 +230,7 @@ AFTER_CONTENT: dict[str, tuple[Fault, type[Exception]]] = {
 }
 
 
+@pytest.mark.cases_take_turns("case")
 @pytest.mark.parametrize("case", AFTER_CONTENT)
 def test_a_break_after_the_commit_point_is_never_replayed(lab: Lab, case: str) -> None:
     fault, cause = AFTER_CONTENT[case]

@@ -57,6 +57,7 @@ TERMINAL: dict[str, tuple[Fault, type[InferenceError]]] = {
 }
 
 
+@pytest.mark.cases_take_turns("case")
 @pytest.mark.parametrize("case", TERMINAL)
 def test_what_cannot_get_better_is_sent_once(lab: Lab, case: str) -> None:
     fault, kind = TERMINAL[case]
@@ -93,6 +94,7 @@ def test_a_request_the_provider_cannot_express_is_not_sent(lab: Lab) -> None:
     assert [record.prompt for record in lab.log] == ["after"]
 
 
+@pytest.mark.cases_take_turns("timeout")
 @pytest.mark.parametrize("timeout", [0, -1.0, float("nan"), float("inf"), "soon"])
 def test_a_timeout_that_is_none_is_the_callers_mistake(lab: Lab, timeout: Any) -> None:
     with lab.engine() as engine:
@@ -113,6 +115,7 @@ def test_a_wrong_content_type_is_no_answer(lab: Lab, unary: bool) -> None:
         assert error.status == 200
 
 
+@pytest.mark.cases_take_turns("code")
 @pytest.mark.parametrize(("code", "kind"), [(502, ServerError), (200, ProtocolError), (302, ProtocolError), (404, NotFound)])
 def test_an_html_page_is_the_class_of_its_status_with_a_bounded_excerpt(
     lab: Lab, code: int, kind: type[InferenceError]

@@ -112,6 +112,7 @@ def test_who_waits_outside_comes_in_when_there_is_room(lab: Lab) -> None:
 # ---- limits ----------------------------------------------------------------------------------------------------------
 
 
+@pytest.mark.ways_take_turns
 def test_the_limiter_keeps_the_provider_from_ever_refusing(lab: Lab) -> None:
     lab.serve(limits=ProviderLimits(requests_per_minute=10, window=1.0))
     with lab.engine(rate_limits={"requests_per_minute": 10, "window": 1.0, "delivery_guard": 1.0}) as engine:
@@ -176,6 +177,7 @@ def test_priority_and_age_hold_across_deployments_of_one_key(lab: Lab) -> None:
     assert [record.prompt for record in lab.log] == ["0", "3", "1", "2"]
 
 
+@pytest.mark.cases_take_turns("differ")
 @pytest.mark.parametrize("differ", ["model", "key"])
 def test_deployments_of_other_keys_or_models_do_not(lab: Lab, differ: str) -> None:
     lab.serve(keys=[KEY, f"{KEY}-2"])
@@ -193,6 +195,7 @@ def test_deployments_of_other_keys_or_models_do_not(lab: Lab, differ: str) -> No
         assert here.answer.text == said("here")
 
 
+@pytest.mark.ways_take_turns
 def test_a_429_of_one_deployment_pauses_the_other_of_its_key(lab: Lab) -> None:
 
     lab.script(Throttle(retry_after="0.5"))
