@@ -6,16 +6,16 @@ import importlib
 import re
 from pathlib import Path
 
+import pytest
 from test_virtual_time_pytest import pytest_on
 
 DOCUMENT = (Path(__file__).resolve().parent.parent / "docs" / "simulation.md").read_text(encoding="utf-8")
 BLOCKS = re.findall(r"^```python\n(.*?)^```$", DOCUMENT, re.MULTILINE | re.DOTALL)
 
 
-def test_every_block_is_a_file_of_tests_that_pass(tmp_path: Path) -> None:
-    for number, block in enumerate(BLOCKS):
-        (tmp_path / f"test_block_{number}.py").write_text(block, encoding="utf-8")
-    printed = pytest_on(tmp_path, "")
+def test_every_block_is_a_file_of_tests_that_pass(pytester: pytest.Pytester) -> None:
+    pytester.makepyfile(**{f"test_block_{number}": block for number, block in enumerate(BLOCKS)})
+    printed = pytest_on(pytester, "")
     tests = sum(block.count("def test_") for block in BLOCKS)
     assert f"{tests} passed" in printed, printed
     assert all("def test_" in block for block in BLOCKS)

@@ -5,7 +5,7 @@ from __future__ import annotations
 import os
 import subprocess
 import sys
-from pathlib import Path
+from types import ModuleType
 
 import pytest
 
@@ -18,25 +18,38 @@ hello = ExecuteBatch(messages=[Message(role="user", content="hello")])
 """
 
 
-def pytest_on(folder: Path, body: str, *options: str, plugin: bool = True) -> str:
-    """Runs pytest on a file with this body, with this plugin and no other. Its output."""
-    (folder / "test_it.py").write_text(HEAD + body, encoding="utf-8")
+class Keeper:
+    """What the inner tests have imported stays imported: `pytester` would forget it, and a second copy would be another."""
+
+    def __init__(self) -> None:
+        self._imported: dict[str, ModuleType] = {}
+
+    def pytest_unconfigure(self) -> None:
+        """The inner run is over."""
+        self._imported = dict(sys.modules)
+
+    def keep(self) -> None:
+        for name, module in self._imported.items():
+            if not name.startswith("test_"):
+                sys.modules.setdefault(name, module)
+
+
+def pytest_on(pytester: pytest.Pytester, body: str, *options: str, plugin: bool = True) -> str:
+    """Runs pytest on a file with this body, with this plugin and no other, in this process. Its output."""
+    pytester.makepyfile(test_it=HEAD + body)
     loaded = ["-p", "drivers.virtual_time.pytest_plugin"] if plugin else []
-    done = subprocess.run(
-        [sys.executable, "-P", "-m", "pytest", "-p", "no:cacheprovider", *loaded, "-W", "error", *options, str(folder)],
-        capture_output=True, text=True, timeout=60, cwd=folder, check=False,
-        env={
-            **{name: value for name, value in os.environ.items() if not name.startswith(("PYTEST", "COV"))},
-            "PYTHONPATH": os.pathsep.join(filter(None, sys.path)),
-            "PYTEST_DISABLE_PLUGIN_AUTOLOAD": "1",
-        },
-    )  # fmt: skip
-    return done.stdout + done.stderr
+    keeper = Keeper()
+    with pytest.MonkeyPatch.context() as patch:
+        patch.setenv("PYTEST_DISABLE_PLUGIN_AUTOLOAD", "1")
+        patch.delitem(sys.modules, "drivers.virtual_time.pytest_plugin", raising=False)  # each loads it anew
+        done = pytester.runpytest_inprocess("-p", "no:cacheprovider", *loaded, "-W", "error", *options, plugins=[keeper])
+        keeper.keep()
+    return f"{done.stdout}\n{done.stderr}\n"
 
 
-def test_a_world_from_the_fixture(tmp_path: Path) -> None:
+def test_a_world_from_the_fixture(pytester: pytest.Pytester) -> None:
     printed = pytest_on(
-        tmp_path,
+        pytester,
         """
 def test_it(simulated_world):
     world = simulated_world(deployment, provider=MockProvider(answers={"hello": "Hi there"}))
@@ -55,7 +68,7 @@ def test_other_tests_are_left_alone():
     assert "3 passed" in printed
 
 
-def test_the_seed_is_an_option_and_stands_in_the_report_of_a_failure(tmp_path: Path) -> None:
+def test_the_seed_is_an_option_and_stands_in_the_report_of_a_failure(pytester: pytest.Pytester) -> None:
     body = """
 def test_it(simulated_world):
     world = simulated_world(deployment)
@@ -63,7 +76,7 @@ def test_it(simulated_world):
     world.clock.advance(0.0)
     assert world.seed == 0
 """
-    printed = pytest_on(tmp_path, body, "--world-seed=17")
+    printed = pytest_on(pytester, body, "--world-seed=17")
     assert "1 failed" in printed
     assert "error" not in printed  # what a failing test leaves open is not what is wrong with it
     assert "seed 17 (--world-seed=17), at 0.000 s" in printed
@@ -83,7 +96,7 @@ def test_it(simulated_world):
         ("connect(world); connect(world)", "left open in its simulated world: 2 connections\n"),
     ],
 )
-def test_what_a_test_leaves_open_is_an_error(tmp_path: Path, left: str, said: str) -> None:
+def test_what_a_test_leaves_open_is_an_error(pytester: pytest.Pytester, left: str, said: str) -> None:
     body = f"""
 from sansio.http import HttpRequest
 
@@ -101,15 +114,15 @@ def test_it(simulated_world):
     world = simulated_world(deployment)
     {left}
 """
-    printed = pytest_on(tmp_path, body)
+    printed = pytest_on(pytester, body)
     assert "1 passed, 1 error" in printed
     assert said in printed
     assert "seed 0 (--world-seed=0)" in printed
 
 
-def test_the_judge_has_the_last_word(tmp_path: Path) -> None:
+def test_the_judge_has_the_last_word(pytester: pytest.Pytester) -> None:
     printed = pytest_on(
-        tmp_path,
+        pytester,
         """
 def test_it(simulated_world):
     world = simulated_world(deployment)
@@ -125,9 +138,9 @@ def test_unjudged(simulated_world):
     assert "InvariantViolated" in printed
 
 
-def test_what_the_judge_found_of_a_drivers_engine_is_no_secret_of_the_test(tmp_path: Path) -> None:
+def test_what_the_judge_found_of_a_drivers_engine_is_no_secret_of_the_test(pytester: pytest.Pytester) -> None:
     printed = pytest_on(
-        tmp_path,
+        pytester,
         """
 import contextlib, pytest
 from simulation_mutants import usage_counted_twice
@@ -156,6 +169,6 @@ def test_loading_it_imports_nothing_of_the_project() -> None:
     assert done.stdout == "[]\n"
 
 
-def test_without_the_plugin_there_is_no_such_fixture(tmp_path: Path) -> None:
-    printed = pytest_on(tmp_path, "def test_it(simulated_world):\n    pass\n", plugin=False)
+def test_without_the_plugin_there_is_no_such_fixture(pytester: pytest.Pytester) -> None:
+    printed = pytest_on(pytester, "def test_it(simulated_world):\n    pass\n", plugin=False)
     assert "fixture 'simulated_world' not found" in printed
