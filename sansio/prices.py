@@ -10,7 +10,7 @@ from __future__ import annotations
 
 import math
 import re
-from collections.abc import Iterator, Mapping
+from collections.abc import Iterator, Mapping, Sequence
 from dataclasses import dataclass, field, replace
 from typing import Any, Final, cast
 
@@ -224,20 +224,26 @@ _OTHER_NAMES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
     ("models/", ("gemini/",)),
     ("publishers/google/models/", ("gemini/",)),
     ("publishers/anthropic/models/", ("anthropic/",)),
-    ("litellm_proxy/", ("",)),
 )
-"""Other ways to say whose a model is: LiteLLM's names for the clouds, Google's names of resources, and what they stand for
-in the table. (Azure and Vertex list the makers' prices, as far as the source has both.)"""
+"""Other ways to say whose a model is: LiteLLM's names for the clouds, Google's names of resources, and whose rows they mean.
+(Azure lists its maker's prices, as far as the source has both.)"""
+
+_ANY_PROXY: Final = "litellm_proxy/"
+"""How LiteLLM says that a model is behind a proxy: the rest is its name there."""
+
+
+_OF_PROVIDER: Final = {f"{provider}/{model}": price for provider, model, price in _ROWS}
 
 
 def _table() -> dict[str, Price]:
     """By name and by ``provider/name``. A name that two providers sell at different prices stands for neither."""
-    table = {f"{provider}/{model}": price for provider, model, price in _ROWS}
     by_name: dict[str, list[Price]] = {}
     for provider, model, price in _ROWS:
         if provider not in _RESELLERS:
             by_name.setdefault(model, []).append(price)
-    return table | {model: prices[0] for model, prices in by_name.items() if all(price == prices[0] for price in prices)}
+    return _OF_PROVIDER | {
+        model: prices[0] for model, prices in by_name.items() if all(price == prices[0] for price in prices)
+    }
 
 
 _TABLE: Final = _table()
@@ -249,19 +255,24 @@ def price_for(model: str, overrides: Mapping[str, Price] | None = None) -> Price
     ``model`` may be dated (``gpt-4o-2024-08-06``) or carry its provider as LiteLLM writes it (``azure/gpt-4.1``,
     ``vertex_ai/gemini-2.5-pro``). ``overrides`` are asked first; so are exact names, before the undated one.
     """
-    for name in _names(model):
-        for prices in (overrides or {}, _TABLE):
-            if name in prices:
-                return prices[name]
-    return None
-
-
-def _names(model: str) -> Iterator[str]:
-    """What the model may be called in a table, the most exact name first."""
+    mine = overrides or {}
     names = [model]
     if (dated := _DATED.fullmatch(model)) is not None and model.rpartition("/")[2] not in _PRICED_APART:
         names.append(dated["model"])
-    yield from names
+    for name in names:
+        for prices in (mine, _TABLE):
+            if name in prices:
+                return prices[name]
+    for other in _other_names(names):
+        for prices in (mine, _OF_PROVIDER):
+            if other in prices:
+                return prices[other]
+    return price_for(model.removeprefix(_ANY_PROXY), overrides) if model.startswith(_ANY_PROXY) else None
+
+
+def _other_names(names: Sequence[str]) -> Iterator[str]:
+    """The same models under the names of those who make them."""
     for prefix, makers in _OTHER_NAMES:
-        if model.startswith(prefix):
-            yield from (maker + name.removeprefix(prefix) for name in names for maker in makers)
+        for name in names:
+            if name.startswith(prefix):
+                yield from (maker + name.removeprefix(prefix) for maker in makers)

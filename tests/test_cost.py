@@ -280,6 +280,9 @@ def test_a_dated_or_prefixed_name_finds_its_model(model: str, same_as: str) -> N
         "openai/gpt-oss-120b",  # sold at different prices
         "azure/gpt-4o-2024-05-13",
         "azure/gpt-4",
+        "gpt-oss-20b",  # openai/gpt-oss-20b is what Groq calls it, at Groq's price
+        "azure/gpt-oss-20b",
+        "litellm_proxy/gpt-4",
         "azure/claude-haiku-4-5",  # nobody says at what price
         "vertex_ai/gpt-4o",
         "vertex_ai/mistral-large-2512",
@@ -343,6 +346,8 @@ def test_a_table_of_one_s_own() -> None:
     assert mine == {"gpt-4o": Price(1, 2, tiers={"flex": 0.5}), "mine": Price(3, 4)}
     assert price_for("gpt-4o-2024-08-06", mine) == mine["gpt-4o"]
     assert price_for("mine", mine) == Price(3, 4)
+    assert price_for("azure/gpt-4o", {"openai/gpt-4o": Price(3, 4)}) == Price(3, 4)
+    assert price_for("litellm_proxy/mine", mine) == Price(3, 4)
     assert price_for("gpt-4o-mini", mine) == price_for("gpt-4o-mini")
 
 

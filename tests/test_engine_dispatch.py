@@ -12,7 +12,15 @@ from engine_harness import BATCH, OPEN_ENDED, START, Rig, deployment
 from sansio.batch import TokenEstimate, TokenUsage
 from sansio.deployment import Deployment
 from sansio.engine import RemoteEngineCore
-from sansio.errors import Backpressure, BudgetExceeded, DeadlineExceeded, LimitExceeded, NetworkError, RateLimited
+from sansio.errors import (
+    Backpressure,
+    BudgetExceeded,
+    DeadlineExceeded,
+    LimitExceeded,
+    NetworkError,
+    RateLimited,
+    ServerError,
+)
 from sansio.events import AddRequest, AttemptEnded, Complete, StartAttempt
 from sansio.http import ResponseHead
 from sansio.lane import Request
@@ -396,6 +404,27 @@ def test_a_spent_budget_warns_or_throttles(action: str, at_once: list[int]) -> N
         rig.submit(request_id)
         assert rig.notices("budget") == ([{"action": action}] if request_id == 1 else [])  # it is said once
     assert [request_id for request_id in (1, 2, 3) if request_id in rig.started] == at_once
+
+
+def test_a_dear_answer_is_told_when_it_ends() -> None:
+    price, budget = {"input": 1_000_000.0, "output": 0.0}, {"max_spend_per_hour_usd": 15.0, "on_exceeded": "warn"}
+    rig = Rig(deployment(price=price, budget=budget))
+    rig.submit(1)
+    assert rig.notices("budget") == []
+    rig.end(1, usage=TokenUsage(15, 0))
+    assert rig.notices("budget") == [{"action": "warn"}]
+
+
+def test_a_retry_that_the_budget_does_not_cover_says_what_it_was_for() -> None:
+    price, budget = {"input": 1_000_000.0, "output": 0.0}, {"max_spend_per_hour_usd": 15.0}
+    rig = Rig(deployment(price=price, budget=budget))
+    rig.submit(1)
+    rig.send(1)
+    failure = ServerError(500)
+    rig.end(1, failure)  # of which nobody knows what it came to: its ten dollars stand
+    rig.tick_at_deadline()
+    assert isinstance(rig.error(1), BudgetExceeded)
+    assert rig.error(1).cause is failure
 
 
 # A 429 is the bucket's affair.

@@ -21,7 +21,7 @@ import msgspec
 
 from ..batch import ExecuteBatch, TokenChunk, TokenEstimate, TokenUsage
 from ..classify import first_header
-from ..errors import InferenceError, ProtocolError, RateLimited
+from ..errors import InferenceError, ProtocolError
 from ..http import Headers, HttpRequest
 from ..rate_limit import RateLimitSnapshot
 from ..rate_limit_headers import litellm
@@ -213,7 +213,7 @@ _COOLS_DOWN: Final = re.compile(
 def _meant(said: ErrorSaid, status: int | None) -> int | None:
     """The status that says what an error means: its type's; else the one it came with or names; else its exception's."""
     for code in said.codes:
-        if (of_type := _STATUS_OF_TYPE.get(code.lower())) is not None:
+        if (of_type := _STATUS_OF_TYPE.get(code)) is not None:
             return of_type
     if status is not None:
         return status
@@ -231,7 +231,7 @@ def _error_in(body: str | bytes) -> InferenceError:
 
 def _with_hint(error: InferenceError, said: ErrorSaid) -> InferenceError:
     """Where all deployments of a model cool down, the message says for how long."""
-    if error.retry_after is None and not isinstance(error, RateLimited) and (found := _COOLS_DOWN.search(said.message)):
+    if error.retry_after is None and (found := _COOLS_DOWN.search(said.message)):
         error.retry_after = float(found[1])
     return error
 
