@@ -90,7 +90,7 @@ class Message:
     cache by themselves, or under a name (`ExecuteBatch.cache_key`), do not hear it.
 
     A content of ``None`` beside a call or a refusal, as providers send it, is taken for ``""``. Raises `ValueError` for any
-    other content that is neither text nor a list of parts, and for calls that are no list of `ToolCall`.
+    other content that is neither text nor a list of parts, for calls that are no list of `ToolCall`, and so on.
     """
 
     role: Role
@@ -108,6 +108,8 @@ class Message:
         _check_list("thoughts", self.thoughts, Thought, "Thought(text=…, signature=…)")
         if self.cache not in (None, *get_args(CacheLifetime)):
             raise ValueError(f"cache: {self.cache!r} is none of {', '.join(get_args(CacheLifetime))}, None")
+        if not isinstance(self.is_error, bool):
+            raise ValueError(f"is_error: {self.is_error!r} is neither True nor False")
         if self.content is None and (self.tool_calls or self.refusal):
             object.__setattr__(self, "content", "")
         if not isinstance(self.content, (str, Sequence)) or isinstance(self.content, (bytes, bytearray, memoryview)):

@@ -172,6 +172,8 @@ class Deployment:
             if not isinstance(getattr(self, name), str) or not getattr(self, name):
                 raise ValueError(f"{name}: {getattr(self, name)!r} is not a non-empty string")
         _true_or_false("idempotent", self.idempotent)
+        if isinstance(self.runtime, type):  # it has all the methods, and cannot be asked
+            raise ValueError(f"runtime: {self.runtime.__name__} is a class; give one of it, {self.runtime.__name__}(…)")
         if not isinstance(self.runtime, (str, ProviderCodec)):
             raise ValueError(f"runtime: {self.runtime!r} is neither a provider's name nor a ProviderCodec")
         if not self.runtime:
@@ -265,7 +267,13 @@ def _options_apart(table: object) -> object:
     if not others:
         return given
     fields_given = {key: value for key, value in given.items() if key in known}
-    return {**fields_given, "options": {**_table(given.get("options")), **others}}
+    options: object = given.get("options", {})
+    if not isinstance(options, Mapping):
+        return fields_given  # which is refused for that
+    apart = cast("Mapping[str, Any]", options)
+    if twice := [key for key in others if key in apart]:
+        raise ValueError(f"runtime_config: options: {twice[0]!r} is given twice")
+    return {**fields_given, "options": {**apart, **others}}
 
 
 def deployments_from_toml(text: str, *, source: str = "deployments") -> list[Deployment]:

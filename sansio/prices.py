@@ -228,6 +228,9 @@ _OTHER_NAMES: Final[tuple[tuple[str, tuple[str, ...]], ...]] = (
 """Other ways to say whose a model is: LiteLLM's names for the clouds, Google's names of resources, and whose rows they mean.
 (Azure lists its maker's prices, as far as the source has both.)"""
 
+_RESOURCE: Final = re.compile(r"^projects/[^/]+/locations/[^/]+/(?=publishers/)")
+"""Where in Google's cloud a model is asked for, which does not change what it is."""
+
 _ANY_PROXY: Final = "litellm_proxy/"
 """How LiteLLM says that a model is behind a proxy: the rest is its name there."""
 
@@ -256,6 +259,7 @@ def price_for(model: str, overrides: Mapping[str, Price] | None = None) -> Price
     ``vertex_ai/gemini-2.5-pro``). ``overrides`` are asked first; so are exact names, before the undated one.
     """
     mine = overrides or {}
+    model = _RESOURCE.sub("", model)
     names = [model]
     if (dated := _DATED.fullmatch(model)) is not None and model.rpartition("/")[2] not in _PRICED_APART:
         names.append(dated["model"])

@@ -19,6 +19,7 @@ from sansio.batch import (
     ImagePart,
     Message,
     TextPart,
+    Thought,
     TokenChunk,
     Tokens,
     TokensBuilder,
@@ -140,7 +141,48 @@ def test_calls_that_are_none_are_refused(calls: Any) -> None:
         Message("assistant", "", tool_calls=calls)
 
 
+@pytest.mark.parametrize("thoughts", [None, [{"text": "hm"}], "hm", [ToolCall("c", "f", "{}")]])
+def test_thoughts_that_are_none_are_refused(thoughts: Any) -> None:
+    with pytest.raises(ValueError, match=r"^thoughts: (NoneType is not a list|\w+ is not a Thought; write Thought)"):
+        Message("assistant", "", thoughts=thoughts)
+
+
+@pytest.mark.parametrize("cache", [None, "short", "long"])
+def test_how_long_to_keep_a_prompt(cache: Any) -> None:
+    assert Message("user", "x", cache=cache).cache == cache
+
+
+@pytest.mark.parametrize("cache", ["1h", "", True, 3600])
+def test_a_lifetime_that_is_none_is_refused(cache: Any) -> None:
+    with pytest.raises(ValueError, match=r"^cache: .* is none of short, long, None"):
+        Message("user", "x", cache=cache)
+
+
+@pytest.mark.parametrize("is_error", [None, "no", 0])
+def test_whether_a_tool_failed_is_true_or_false(is_error: Any) -> None:
+    assert Message("tool", "x", tool_call_id="c", is_error=True).is_error
+    with pytest.raises(ValueError, match=r"^is_error: .* is neither True nor False"):
+        Message("tool", "x", tool_call_id="c", is_error=is_error)
+
+
 # Usage
+
+
+@pytest.mark.parametrize(
+    ("usage", "beside"),
+    [
+        (TokenUsage(1, 2, cache_write_tokens=9, cache_write_long_tokens=4), {"cache_write_long_tokens": 4}),
+        (TokenUsage(1, 2, service_tier="flex"), {"service_tier": "flex"}),
+        (TokenUsage(1, 2, cost_usd=0.25), {"cost_usd": 0.25}),
+        (TokenUsage(1, 2, cost_usd=0.0), {"cost_usd": 0.0}),  # said to be free, which is not the same as not said
+    ],
+)
+def test_what_few_providers_say_is_written_where_it_was_said(usage: TokenUsage, beside: dict[str, Any]) -> None:
+    written = usage.to_dict()
+    assert {name: written[name] for name in beside} == beside
+    assert set(written) == set(TokenUsage().to_dict()) | set(beside)
+    assert TokenUsage.from_dict(json.loads(json.dumps(written))) == usage
+    assert not {"cache_write_long_tokens", "service_tier", "cost_usd"} & set(TokenUsage().to_dict())
 
 
 def test_usage_adds_up_and_round_trips() -> None:
@@ -168,6 +210,7 @@ def test_usage_adds_up_and_round_trips() -> None:
         (TokenChunk(finish_reason="stop", raw_finish_reason="stop"), False),
         (TokenChunk(usage=TokenUsage(1, 1)), False),
         (TokenChunk(index=3), False),
+        (TokenChunk(thought=Thought("hm", "sig")), False),  # its text has come before
     ],
 )
 def test_only_content_commits_an_attempt(chunk: TokenChunk, commits: bool) -> None:
@@ -207,6 +250,23 @@ def test_a_chunk_is_a_value() -> None:
             ],
             Tokens(tool_calls=(ToolCall("c0", "f", '{"a": 1}'), ToolCall("c1", "g", "{}"))),
         ),
+        # what the provider wants back: the first signature of a call, and all thoughts in order
+        (
+            [
+                TokenChunk(reasoning_delta="hm"),
+                TokenChunk(thought=Thought("hm", "s1", "t1")),
+                TokenChunk(tool_call_deltas=(ToolCallDelta(0, "c0", "f", "{", "sig"),)),
+                TokenChunk(tool_call_deltas=(ToolCallDelta(0, arguments="}", signature="late"),)),
+                TokenChunk(thought=Thought(signature="s2", redacted=True)),
+                TokenChunk("b", index=1, thought=Thought("its own")),
+            ],
+            Tokens(
+                reasoning="hm",
+                tool_calls=(ToolCall("c0", "f", "{}", "sig"),),
+                thoughts=(Thought("hm", "s1", "t1"), Thought(signature="s2", redacted=True)),
+                others=(Tokens("b", thoughts=(Thought("its own"),)),),
+            ),
+        ),
         # several choices: the first is the answer, the rest stand beside it in order
         (
             [TokenChunk("c", index=2), TokenChunk("a"), TokenChunk("b", index=1, finish_reason="length"), TokenChunk("A")],
@@ -228,6 +288,29 @@ def test_an_answer_can_be_looked_at_before_it_is_whole() -> None:
     assert (early, builder.build()) == (Tokens("a"), Tokens("ab", finish_reason="stop"))
 
 
+def test_an_answer_is_the_assistant_s_turn_to_go_on_with() -> None:
+    calls, thoughts = (ToolCall("c", "f", "{}", "sig"),), (Thought("hm", "s"), Thought(signature="x", redacted=True))
+    assert Tokens("a", "hm", tool_calls=calls, thoughts=thoughts, finish_reason="tool_calls").message() == Message(
+        "assistant", "a", tool_calls=calls, thoughts=thoughts
+    )
+    assert Tokens("", refusal="no").message() == Message("assistant", "", refusal="no")
+    assert Tokens("a").message() == Message("assistant", "a")
+    assert ExecuteBatch([HELLO, Tokens("a").message(), HELLO]).messages[1].refusal is None
+
+
+def test_thoughts_and_signatures_are_written_out_where_there_are_any() -> None:
+    tokens = Tokens(
+        tool_calls=(ToolCall("c", "f", "{}", "sig"), ToolCall("d", "g", "")),
+        thoughts=(Thought("hm", "s", "t"), Thought(signature="x", redacted=True), Thought()),
+    )
+    written = tokens.to_dict()
+    assert written["tool_calls"] == [
+        {"id": "c", "name": "f", "arguments": "{}", "signature": "sig"}, {"id": "d", "name": "g", "arguments": ""}
+    ]  # fmt: skip
+    assert written["thoughts"] == [{"text": "hm", "signature": "s", "id": "t"}, {"signature": "x", "redacted": True}, {}]
+    assert Tokens.from_dict(json.loads(json.dumps(written))) == tokens
+
+
 def test_an_answer_written_out_leaves_out_what_is_empty() -> None:
     assert Tokens("a").to_dict() == {"text": "a"}
     whole = Tokens("a", "b", "c", (ToolCall("i", "n", "{}"),), "stop", "", TokenUsage(1, 2), (Tokens("d"),))
@@ -242,10 +325,13 @@ def test_an_answer_written_out_leaves_out_what_is_empty() -> None:
 TEXT = st.text(max_size=4)
 COUNT = st.integers(0, 9)
 USAGE = st.builds(TokenUsage, COUNT, COUNT, COUNT, COUNT, COUNT, st.sampled_from(["exact", "lower_bound", "unknown"]))
-DELTAS = st.lists(st.builds(ToolCallDelta, st.integers(0, 2), TEXT, TEXT, TEXT), max_size=2).map(tuple)
+DELTAS = st.lists(st.builds(ToolCallDelta, st.integers(0, 2), TEXT, TEXT, TEXT, TEXT), max_size=2).map(tuple)
+THOUGHTS = st.none() | st.builds(Thought, TEXT, TEXT, TEXT, st.booleans())
 REASONS = st.sampled_from([None, "stop", "length", "tool_calls"])
 CHUNKS = st.lists(
-    st.builds(TokenChunk, TEXT, TEXT, TEXT, DELTAS, st.integers(0, 2), REASONS, st.none() | TEXT, st.none() | USAGE),
+    st.builds(
+        TokenChunk, TEXT, TEXT, TEXT, DELTAS, st.integers(0, 2), REASONS, st.none() | TEXT, st.none() | USAGE, THOUGHTS
+    ),
     max_size=12,
 )
 
@@ -256,13 +342,15 @@ def naive_choice(chunks: list[TokenChunk]) -> Tokens:
     calls = []
     for index in sorted({delta.index for delta in deltas}):
         own = [delta for delta in deltas if delta.index == index]
-        first_id, first_name = [d.id for d in own if d.id], [d.name for d in own if d.name]
-        calls.append(ToolCall((first_id or [""])[0], (first_name or [""])[0], "".join(d.arguments for d in own)))
+        said = [[getattr(d, name) for d in own if getattr(d, name)] or [""] for name in ("id", "name", "signature")]
+        (first_id, *_), (first_name, *_), (signature, *_) = said
+        calls.append(ToolCall(first_id, first_name, "".join(d.arguments for d in own), signature))
     last = [chunk for chunk in chunks if chunk.finish_reason is not None][-1:] or [TokenChunk()]
     return Tokens(
         "".join(c.text_delta for c in chunks), "".join(c.reasoning_delta for c in chunks),
         "".join(c.refusal_delta for c in chunks), tuple(calls), last[0].finish_reason,
         last[0].raw_finish_reason if last[0].finish_reason else None,
+        thoughts=tuple(c.thought for c in chunks if c.thought is not None),
     )  # fmt: skip
 
 

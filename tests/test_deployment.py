@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import dataclasses
 import math
 import pickle
 import traceback
@@ -25,6 +26,7 @@ from sansio.deployment import (
 )
 from sansio.http import Timeouts
 from sansio.prices import Price
+from sansio.providers.litellm import LiteLLMChat
 from sansio.queue import CapacityPolicy
 from sansio.rate_limit import RateLimits
 from sansio.retry import RetryPolicy
@@ -103,6 +105,12 @@ def test_the_runtime_may_be_told_from_the_model(model: str) -> None:
     assert Deployment(name="a", model=model).runtime == "openai"
 
 
+@pytest.mark.parametrize(("model", "runtime"), [("claude-haiku-4-5", "anthropic"), ("gemini-2.5-pro", "gemini")])
+def test_also_another_s(model: str, runtime: str) -> None:
+    deployment = Deployment(name="a", model=model, budget=Budget(1.0))
+    assert (deployment.runtime, deployment.codec().provider) == (runtime, runtime)
+
+
 def test_the_codec_is_the_runtime_s_with_the_deployment_s_options() -> None:
     options = {"endpoint": "http://h:1/v1", "organization": "org", "project": "p"}
     codec: Any = Deployment(**WHOLE, runtime_config=options).codec()
@@ -116,6 +124,65 @@ def test_a_key_is_one_reference_whichever_way_it_is_given() -> None:
     assert RuntimeConfig().secret is None
     assert RuntimeConfig(api_key=secret).secret is secret
     assert RuntimeConfig(api_key=StaticApiKey(secret)).secret is secret
+
+
+def test_credentials_take_the_place_of_a_key() -> None:
+    secret = Secret.from_google("")
+    assert RuntimeConfig(credentials=secret).secret is secret
+    assert RuntimeConfig(credentials=Secret.from_env("TOKEN")).secret == Secret.from_env("TOKEN")
+
+
+PROXY: dict[str, Any] = {"name": "chat", "model": "group", "runtime": "litellm"}
+
+
+@pytest.mark.parametrize(
+    "table",
+    [
+        {"tags": ["a", "b"], "end_user": "u"},
+        {"options": {"tags": ["a", "b"], "end_user": "u"}},
+        {"options": {"tags": ["a", "b"]}, "end_user": "u"},
+    ],
+)
+def test_what_the_codec_takes_may_stand_beside_the_rest(table: dict[str, Any]) -> None:
+    deployment = Deployment(
+        **PROXY, runtime_config={"endpoint": "http://proxy:4000", "api_key": Secret.from_env("K"), **table}
+    )
+    assert deployment.codec() == LiteLLMChat("group", "http://proxy:4000", ("a", "b"), end_user="u")
+    assert deployment.config.options == {"tags": ["a", "b"], "end_user": "u"}
+    assert deployment.config.secret == Secret.from_env("K")
+    as_type = RuntimeConfig(endpoint="http://proxy:4000", options={"tags": ["a", "b"], "end_user": "u"})
+    assert Deployment(**PROXY, runtime_config=as_type).codec() == deployment.codec()
+
+
+def test_a_codec_of_one_s_own_is_a_runtime() -> None:
+    codec = LiteLLMChat("mine", "http://proxy:4000", tags=("a",))
+    deployment = Deployment(name="chat", model="group", runtime=codec, runtime_config={"api_key": Secret.from_env("K")})
+    assert deployment.codec() is codec
+    assert deployment.model == "group"
+    assert deployment.price_of_model is None
+    assert Deployment(name="chat", model="gpt-4o", runtime=codec, budget=Budget(1.0)).spending == Budget(1.0)
+    assert codec in {Deployment(name="a", model="gpt-4o", runtime=codec).runtime}
+
+
+@pytest.mark.parametrize("runtime", ["litellm", LiteLLMChat("group")])
+def test_a_proxy_that_retries_by_itself_is_retried_once(runtime: Any) -> None:
+    proxied = {**PROXY, "runtime": runtime}
+    deployment = Deployment(**proxied)
+    assert deployment.config.retry == RetryPolicy(max_retries=1)
+    assert dataclasses.replace(deployment, name="b").config.retry == RetryPolicy(max_retries=1)
+    assert Deployment(**proxied, runtime_config={"max_body_bytes": 5}).config == RuntimeConfig(
+        max_body_bytes=5, retry=RetryPolicy(max_retries=1)
+    )
+    for said in (RetryPolicy(), {}, {"max_retries": 3}):  # who says it, means it
+        assert Deployment(**proxied, runtime_config={"retry": said}).config.retry == RetryPolicy()
+    assert Deployment(**WHOLE).config.retry == RetryPolicy(max_retries=3)
+
+
+def test_a_budget_needs_a_price_also_where_the_provider_says_what_it_cost() -> None:
+    with pytest.raises(ValueError, match=r"^budget: no price is known for the model 'group'.*give price="):
+        Deployment(**PROXY, budget={})
+    assert Deployment(**PROXY, budget={}, price=Price(1, 2)).price_of_model == Price(1, 2)
+    assert Deployment(**{**PROXY, "model": "azure/gpt-4.1"}, budget={}).price_of_model is not None
 
 
 def test_a_price_of_its_own_wins() -> None:
@@ -189,6 +256,29 @@ MISTAKES: list[tuple[dict[str, Any], str]] = [
     (config(endpoint=f"http://user:{HIDDEN}@h/"), r"^runtime_config: endpoint: url: holds user information"),
     (config(endpoint=f"http://h/v1?key={HIDDEN}"), r"^runtime 'openai': endpoint: .* holds a query"),
     (config(endpoint=f"h/v1?key={HIDDEN}"), r"^runtime_config: endpoint: url: .* is not an absolute"),
+    (config(credentials=HIDDEN), r"^runtime_config: credentials: str is not a Secret; write Secret\.from_google\("),
+    (config(credentials=Secret.from_env("A"), api_key=Secret.from_env("B")),
+     r"^runtime_config: credentials: are given beside api_key; give one of both"),
+    # What the codec takes besides.
+    (config(options=5), r"^runtime_config: options: int is not a mapping"),
+    (config(options=None), r"^runtime_config: options: NoneType is not a mapping"),
+    (config(options=[], tags=[]), r"^runtime_config: options: list is not a mapping"),
+    (config(options={"tags": []}, tags=[]), r"^runtime_config: options: 'tags' is given twice"),
+    (config(options={"endpoint": "http://h"}, endpoint="http://h"), r"^runtime_config: options: 'endpoint' is given twice"),
+    (config(options={"project": "p"}, project="p"), r"^runtime_config: options: 'project' is given twice"),
+    (config(options={"apikey": HIDDEN}), r"^runtime_config: unknown key 'apikey'; did you mean 'api_key'\?"),
+    (config(organisation="o"), r"^runtime_config: unknown key 'organisation'; did you mean 'organization'\?"),
+    (config(model="gpt-4"), r"^runtime_config: unknown key 'model'; known: api, api_key, "),
+    (config(zzz=1), r"^runtime_config: unknown key 'zzz'; known: .*timeouts$"),
+    ({"runtime": "litellm", **config(tag=["a"])}, r"^runtime_config: unknown key 'tag'; did you mean 'tags'\?"),
+    ({"runtime": "litellm", **config(tags=HIDDEN)}, r"^runtime 'litellm': tags: .* is not a list of tags"),
+    ({"runtime": "litellm", **config(organization="o")}, r"^runtime 'litellm': litellm: 'organization' is no option"),
+    # A codec of one's own has been told all that already.
+    *(({"runtime": LiteLLMChat("m"), **config(**{name: value})},
+       rf"^runtime_config: {name}: is the codec's own, which was given as runtime; leave it out")
+      for name, value in (("endpoint", "http://h"), ("organization", "o"), ("project", "p"), ("api", "responses"),
+                          ("tags", ["a"]))),
+    ({"runtime": LiteLLMChat}, r"^runtime: LiteLLMChat is a class; give one of it, LiteLLMChat\(…\)"),
     *((config(**{name: value}), rf"^runtime_config: {name}: .* is not a whole number of at least 1")
       for name in ("max_event_bytes", "max_body_bytes") for value in NOT_COUNTS),
     # Its tables.
@@ -290,6 +380,40 @@ def test_every_table_can_be_written() -> None:
     assert not deployment.idempotent
 
 
+def test_a_file_says_what_a_provider_adds() -> None:
+    proxied, on_vertex = deployments_from_toml(
+        """
+        [[deployment]]
+        name = "proxied"
+        model = "group"
+        runtime = "litellm"
+        budget = { max_spend_per_day_usd = 5 }
+        price = { input = 1, output = 2, cache_write_long = 3, tiers = { flex = 0.5, batch = { input = 1, output = 1 } } }
+        [deployment.runtime_config]
+        endpoint = "http://proxy:4000"
+        key_header = "x-litellm-api-key"
+        tags = ["a", "b"]
+        [deployment.runtime_config.options]
+        num_retries = 0
+
+        [[deployment]]
+        name = "on vertex"
+        model = "gemini-2.5-pro"
+        [deployment.runtime_config]
+        variant = "vertex"
+        project = "p"
+        region = "europe-west4"
+        credentials = { from_google = "" }
+        """
+    )
+    assert proxied.codec() == LiteLLMChat("group", "http://proxy:4000", ("a", "b"), "x-litellm-api-key", num_retries=0)
+    price = proxied.price_of_model
+    assert price == Price(1, 2, cache_write_long=3, tiers={"flex": 0.5, "batch": Price(1, 1)})
+    assert proxied.config.retry == RetryPolicy(max_retries=1)
+    assert on_vertex.codec().provider == "vertex"
+    assert on_vertex.config.secret == Secret.from_google("")
+
+
 def test_deployments_come_in_order_and_need_no_key() -> None:
     text = "".join(f'[[deployment]]\nname = "{name}"\nmodel = "gpt-4o"\n' for name in "cab")
     assert [deployment.name for deployment in deployments_from_toml(text)] == ["c", "a", "b"]
@@ -335,6 +459,9 @@ BROKEN_FILES = [
     (with_key(f'{{ from_env = "{HIDDEN}" }}'),
      r"^f\.toml: deployment 1: runtime_config: api_key: from_env: name: is not the name of an environment variable"),
     (with_key("{ from_env = 5 }"), REFERENCE),
+    (with_key('{ from_google = "" }'), REFERENCE),
+    (with_key('{ from_env = "A" }').replace("api_key ", "credentials ").replace("from_env", "from_here"),
+     r"^f\.toml: deployment 1: runtime_config: credentials: must be a reference, .* or \{ from_google = "),
     (with_key("{ from_file = 5 }"), REFERENCE),
     (with_key('{ from_file = "" }'), r"^f\.toml: deployment 1: runtime_config: api_key: from_file: file: is empty"),
     (PAGE.replace("api_key ", "apikey ").replace('{ from_env = "OPENAI_API_KEY" }', f'"{HIDDEN}"'),
@@ -510,6 +637,13 @@ def test_a_file_may_say_all_of_an_engine() -> None:
         RemoteEngineConfig.from_toml(f"[[{alone}", source="f.toml")
     with pytest.raises(ValueError, match=r"^f\.toml: cluster: mode: 'escro' is none of"):
         RemoteEngineConfig.from_toml(SHARED.replace("escrow", "escro"), source="f.toml")
+
+
+def test_the_store_s_url_may_be_a_reference_in_a_file() -> None:
+    text = SHARED.replace('"redis://h"', '{ from_env = "STORE_URL" }')
+    assert RemoteEngineConfig.from_toml(text).shared == ClusterConfig(Secret.from_env("STORE_URL"), mode=SharingMode.ESCROW)
+    with pytest.raises(ValueError, match=r"^f\.toml: cluster: url: must be a reference, "):
+        RemoteEngineConfig.from_toml(text.replace("from_env", "from_here"), source="f.toml")
 
 
 def test_what_is_strict_needs_a_limit() -> None:
