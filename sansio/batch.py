@@ -90,7 +90,7 @@ class Message:
     cache by themselves, or under a name (`ExecuteBatch.cache_key`), do not hear it.
 
     A content of ``None`` beside a call or a refusal, as providers send it, is taken for ``""``. Raises `ValueError` for any
-    other content that is neither text nor a list of parts, for calls that are no list of `ToolCall`, and so on.
+    other content that is neither text nor a list of parts, and for a field of another type, naming it.
     """
 
     role: Role
