@@ -350,6 +350,7 @@ def test_a_table_of_one_s_own() -> None:
     assert price_for("mine", mine) == Price(3, 4)
     assert price_for("azure/gpt-4o", {"openai/gpt-4o": Price(3, 4)}) == Price(3, 4)
     assert price_for("litellm_proxy/mine", mine) == Price(3, 4)
+    assert price_for("nobody-s", {"openai/nobody-s": Price(3, 4)}) is None
     assert price_for("gpt-4o-mini", mine) == price_for("gpt-4o-mini")
 
 

@@ -7,20 +7,23 @@ import math
 from typing import Any
 
 import pytest
+from engine_harness import Rig
 from hypothesis import given, settings
 from hypothesis import strategies as st
 from mangled import errors, events, frames, json_values
 
 from sansio.batch import ExecuteBatch, Message, TokenChunk, TokenEstimate, Tokens, TokenUsage
 from sansio.codec import ProviderCodec
-from sansio.errors import InferenceError
+from sansio.deployment import Deployment
+from sansio.errors import InferenceError, NetworkError
+from sansio.events import AttemptEnded
 from sansio.http import SENSITIVE_HEADERS, HttpRequest
 from sansio.providers.litellm import KEY_HEADERS, LiteLLMChat
 from sansio.providers.openai import OpenAIChat
 from sansio.providers.request import USER_AGENT
 from sansio.rate_limit import RateLimitDimension, RateLimitSnapshot
 from sansio.replay import replay_response
-from sansio.secret import Credential
+from sansio.secret import Credential, Secret
 from sansio.session import SessionSnapshot
 from sansio.sse import SseChunk, SseDecoder
 
@@ -184,6 +187,30 @@ def test_as_many_choices_as_were_asked_for() -> None:
     decoder = CODEC.stream_decoder(ExecuteBatch(HELLO.messages, extra={"n": 2}))
     decoder.decode(SseDecoder().feed(wire(said("a", "stop"))))
     assert not decoder.complete
+
+
+def test_an_engine_counts_what_the_proxy_says_without_a_price() -> None:
+    config = {"api_key": Secret.inline(KEY)}
+    rig = Rig(Deployment(name="chat", model="group", runtime=CODEC, runtime_config=config))
+    rig.submit(1, stream=False)
+    rig.submit(2)
+    for request_id in (1, 2):
+        rig.send(request_id)
+    unary, streamed = rig.started[1].exchange, rig.started[2].exchange
+    unary.receive_head(200, (*JSON, ("x-litellm-response-cost", "0.25")), rig.now, NOW)
+    unary.receive_body(answer(COUNTS), rig.now)
+    unary.receive_end(rig.now)
+    streamed.receive_head(200, STREAM, rig.now, NOW)
+    streamed.receive_body(wire({**said("hi"), "usage": {**COUNTS, "cost": 0.5}}), rig.now)
+    streamed.fail(NetworkError(), rig.now)
+    for request_id, exchange in ((1, unary), (2, streamed)):
+        assert exchange.outcome is not None
+        rig.tell(
+            AttemptEnded(request_id, rig.started[request_id].attempt, exchange.outcome.error, exchange.outcome.usage, True)
+        )
+    (totals,) = rig.metrics.costs.values()
+    assert (totals.exact_usd, totals.estimated_usd, totals.unknown) == (0.25, 0.5, 0)  # the second one broke off
+    assert (rig.outcome(1), rig.outcome(2)) == ("ok", "stream_interrupted")
 
 
 # ---- errors: (status, error, kind, retryable, circuit, key) ------------------------------------------------------------
