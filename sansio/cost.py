@@ -47,7 +47,7 @@ def cost_of(usage: TokenUsage | None, price: Price | None) -> CostEstimate:
     """What a usage costs: exact where the usage is and every price it takes is known, unknown without either.
 
     Estimated where the usage is a lower bound (and then the cost is one), where another service tier served it that the
-    price says nothing of (`Price.tiers`), or a cache was written for a lifetime it says nothing of.
+    price says nothing of (`Price.tiers`), a cache was written for a lifetime it says nothing of, or it varies by the hour.
     What the provider itself says it cost (`TokenUsage.cost_usd`) comes before any price.
     """
     usd, provenance = _cost(usage, price)
@@ -72,8 +72,10 @@ def _cost(usage: TokenUsage | None, price: Price | None) -> tuple[float | None, 
     if price is None:
         return None, "unknown"
     of_tier = price.of_tier(usage.service_tier)
-    usd, all_known = _usd(usage, of_tier or price)
-    return usd, "exact" if exact and all_known and of_tier is not None else "estimated"
+    if of_tier is None:
+        return _usd(usage, price)[0], "estimated"
+    usd, all_known = _usd(usage, of_tier)
+    return usd, "exact" if exact and all_known and not of_tier.varies else "estimated"
 
 
 def _usd(usage: TokenUsage, price: Price) -> tuple[float, bool]:

@@ -53,6 +53,7 @@ class Price:
     tiers: other service tiers by the name that the provider's answers give them (``"flex"``, ``"batch"``, ``"priority"``):
     a factor on all of these prices, or prices of their own (a `Price`, or a mapping of its fields). What a tier costs that
     is not among them is not known: costs are then estimates, at the standard prices.
+    varies: the provider charges less or more at some hours, so costs are estimates.
     Raises `ValueError` for a price below 0, absurdly high or no number, naming the field.
     """
 
@@ -63,6 +64,7 @@ class Price:
     long_context: LongContext | Mapping[str, Any] | None = None
     cache_write_long: float | None = None
     tiers: Mapping[str, Any] = field(default_factory=dict[str, Any], hash=False)
+    varies: bool = False
 
     def __post_init__(self) -> None:
         _check_prices(self)
@@ -73,6 +75,8 @@ class Price:
                 raise ValueError(f"long_context: {error}") from None
         if self.long_context is not None and not isinstance(self.long_context, LongContext):
             raise ValueError(f"long_context: {self.long_context!r} is neither a LongContext nor a mapping")
+        if not isinstance(self.varies, bool):
+            raise ValueError(f"varies: {self.varies!r} is neither True nor False")
         if not isinstance(self.tiers, Mapping):
             raise ValueError(f"tiers: {type(self.tiers).__name__} is not a mapping of tiers to factors or prices")
         tiers = {str(name).lower(): self._tier(name, value) for name, value in self.tiers.items()}
@@ -200,8 +204,8 @@ _ROWS: Final[tuple[tuple[str, str, Price], ...]] = (
     ("together_ai", "openai/gpt-oss-120b", Price(0.15, 0.6)),
     ("xai", "grok-4.7", Price(2.0, 6.0, 0.5, None, LongContext(200_000, 4.0, 12.0, 1.0))),
     ("xai", "grok-4.3", Price(1.25, 2.5, 0.2, None, LongContext(200_000, 2.5, 5.0, 0.4))),
-    ("deepseek", "deepseek-v4-pro", Price(1.32, 3.96, 0.044, 0.0)),
-    ("deepseek", "deepseek-v4-flash", Price(0.3, 1.2, 0.006, 0.0)),
+    ("deepseek", "deepseek-v4-pro", Price(1.32, 3.96, 0.044, 0.0, varies=True)),
+    ("deepseek", "deepseek-v4-flash", Price(0.3, 1.2, 0.006, 0.0, varies=True)),
     ("azure", "gpt-6-sol", Price(2.0, 10.0, 0.2, 2.5, LongContext(272_000, 4.0, 15.0, 0.4, 5.0))),
     ("azure", "gpt-5.4", Price(2.5, 15.0, 0.25, None, LongContext(272_000, 5.0, 22.5, 0.5))),
     ("azure", "gpt-4.1", Price(2.0, 8.0, 0.5)),

@@ -174,6 +174,17 @@ def test_a_tier_that_is_none_is_refused(tiers: Any, why: str) -> None:
         Price(2.0, 10.0, tiers=tiers)
 
 
+def test_a_price_that_varies_by_the_hour_makes_estimates() -> None:
+    varies = Price(2.0, 10.0, tiers={"flex": 0.5, "fixed": Price(1.0, 1.0)}, varies=True)
+    costs = [cost_of(TokenUsage(10, 10, service_tier=tier), varies) for tier in ("", "flex", "fixed")]
+    assert [cost.provenance for cost in costs] == ["estimated", "estimated", "exact"]
+    assert costs[0].usd == pytest.approx(120 / 1e6)
+    assert cost_of(TokenUsage(10, 10, cost_usd=1.0), varies).provenance == "exact"
+    no_bool: Any = 1
+    with pytest.raises(ValueError, match=r"^varies: 1 is neither True nor False"):
+        Price(2.0, 10.0, varies=no_bool)
+
+
 def test_a_price_can_be_a_key() -> None:
     assert len({Price(1.0, 2.0), Price(1.0, 2.0), TIERED}) == 2
 
@@ -314,7 +325,7 @@ def test_some_rows_of_the_table() -> None:
         10.0, 50.0, 1.0, 12.5, LongContext(272_000, 20.0, 75.0, 2.0, 25.0), cache_write_long=25.0
     )
     assert price_for("gemini-2.5-pro") == Price(1.25, 10.0, 0.125, long_context=LongContext(200_000, 2.5, 15.0, 0.25))
-    assert price_for("deepseek-v4-pro") == Price(1.32, 3.96, 0.044, 0.0)
+    assert price_for("deepseek-v4-pro") == Price(1.32, 3.96, 0.044, 0.0, varies=True)
     assert date.fromisoformat(SOURCE_DATE).year == 2026
 
 
@@ -446,6 +457,13 @@ def test_sums_by_deployment_and_model() -> None:
     apart = ledger.by_deployment_and_model()
     assert list(apart) == [("a", "m1"), ("a", "m2"), ("b", "m1")]
     assert sum(totals.usd for totals in apart.values()) == 15.5
+
+
+def test_an_attempt_of_which_nothing_better_will_be_known_needs_no_entry() -> None:
+    ledger = CostLedger()
+    for usage in (TokenUsage(1_000, 100), TokenUsage(1_000, 100, provenance="lower_bound"), None):
+        ledger.count("a", "m", usage, PRICE)
+    assert ledger.totals() == CostTotals(3, 1, 0.003, 0.003, 2_000, 200)
 
 
 def test_sums_do_not_drift() -> None:
