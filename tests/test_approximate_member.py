@@ -581,7 +581,8 @@ def test_and_whatever_stands_in_a_report(place: int, value: Any) -> None:
         (with_(p4=[10**30], p5=[10**30]), 0),
         (with_(p4=[10**4000]), 0),
         (with_(p6=[10**30]), 60),
-        (with_(p7=[10**30], p10=1e300), 0),  # it waits for all of the limit, and has for long
+        (with_(p7=[10**30], p10=1e-300), 0),  # it waits for all of the limit, and has for long
+        (with_(p7=[10**30], p10=1e300), 60),  # it will begin to
         (with_(p7=[10**30]), 60),
         (with_(p1=10**30), 60),
         (with_(p2=-1e300), LIMIT),  # as old as that, it is over

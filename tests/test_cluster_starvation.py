@@ -12,6 +12,7 @@ from sansio import TokenUsage
 from sansio.cluster.config import ClusterConfig, SharingMode
 from sansio.cluster.limiters import limiter_of
 from sansio.cluster.shared_limiter import SharedRateLimiter
+from sansio.cluster.store import StoreReply
 from sansio.rate_limit import Permit, RateLimits
 from sansio.simulation.world.shared_store import SharedStore
 
@@ -33,15 +34,19 @@ class Process:
     waited: float = 0.0
     granted: list[float] = field(default_factory=list[float])
     running: deque[tuple[float, Permit]] = field(default_factory=deque[tuple[float, Permit]])
+    answer: tuple[float, StoreReply] | None = None
 
-    def step(self, store: SharedStore, now: float) -> None:
+    def step(self, store: SharedStore, now: float, latency: float) -> None:
         while self.running and self.running[0][0] <= now:
             self.limiter.settle(self.running.popleft()[1], TokenUsage(self.tokens, 0), now)
         self.serve(now)
         at = self.limiter.exchange_at()
         if at is not None and at <= now:
-            reply = store.execute(self.limiter.exchange(now, UNIX + now), UNIX + now)
-            self.limiter.exchanged(reply, now, UNIX + now)
+            reply = store.execute(self.limiter.exchange(now, UNIX + now), UNIX + now + latency / 2)
+            self.answer = now + latency, reply
+        if self.answer is not None and self.answer[0] <= now:
+            self.limiter.exchanged(self.answer[1], now, UNIX + now)
+            self.answer = None
             self.serve(now)
 
     def serve(self, now: float) -> None:
@@ -56,18 +61,28 @@ class Process:
 
 
 def run(
-    limits: RateLimits, mode: SharingMode, count: int, seconds: float, tokens: int = 1, rests: bool = False
+    limits: RateLimits,
+    mode: SharingMode,
+    count: int,
+    seconds: float,
+    *,
+    tokens: int = 1,
+    rests: bool = False,
+    latency: float = 0.0,
+    tick: float = TICK,
+    apart: float = 0.0,
 ) -> list[Process]:
+    """Processes that all have heads from the beginning, each so much later than the one before (``apart``)."""
     cluster = ClusterConfig("redis://x", mode=mode, estimate_error=0.0)
     store = SharedStore()
     processes: list[Process] = []
     for number in range(count):
         limiter = limiter_of(limits, cluster, "limit", f"m{number}")
         assert isinstance(limiter, SharedRateLimiter)
-        processes.append(Process(limiter, tokens, (0.3 + 0.17 * number) * WINDOW if rests else 0.0))
-    for tick in range(int(seconds / TICK) + 1):
+        processes.append(Process(limiter, tokens, (0.3 + 0.17 * number) * WINDOW if rests else 0.0, number * apart))
+    for number in range(int(seconds / tick) + 1):
         for process in processes:
-            process.step(store, tick * TICK)
+            process.step(store, number * tick, latency)
     return processes
 
 
@@ -111,3 +126,27 @@ def test_how_many_run(mode: SharingMode, limit: int, count: int) -> None:
     limits = RateLimits(concurrent_requests=limit, window=WINDOW)
     processes = run(limits, mode, count, 12.0)
     assert max(process.waited for process in processes) <= bound(1 + math.ceil(count / limit), RUNS_FOR)
+
+
+@MODES
+@pytest.mark.parametrize(("requests", "tokens", "cost", "count"), [(2, 9, 9, 3), (3, 10, 5, 5), (2, 9, 5, 5), (3, 9, 9, 4)])
+def test_two_scarce_limits(mode: SharingMode, requests: int, tokens: int, cost: int, count: int) -> None:
+    """Two heads that each hold what the other needs would wait for ever."""
+    limits = RateLimits(requests_per_minute=requests, tokens_per_minute=tokens, window=WINDOW, delivery_guard=GUARD)
+    processes = run(limits, mode, count, (3 + count) * (WINDOW + GUARD), tokens=cost)
+    assert_within(processes, requests)
+    assert_within(processes, tokens // cost)
+    now = (3 + count) * (WINDOW + GUARD)
+    assert max(max(process.waited, now - process.waits_since) for process in processes) <= bound(1 + count, WINDOW + GUARD)
+
+
+@MODES
+@pytest.mark.parametrize("latency", [0.02, 0.05])
+@pytest.mark.parametrize("apart", [0.0, 0.01, 0.03])
+def test_heads_that_begin_within_the_latency_of_each_other(mode: SharingMode, latency: float, apart: float) -> None:
+    """They have to agree on who was first, though each hears of the other later."""
+    limits = RateLimits(tokens_per_minute=1000, window=WINDOW, delivery_guard=GUARD)
+    processes = run(limits, mode, 2, 4 * (WINDOW + GUARD), tokens=600, latency=latency, tick=0.01, apart=apart)
+    assert_within(processes, 1)
+    assert min(len(process.granted) for process in processes) >= 1
+    assert max(process.waited for process in processes) <= bound(3, WINDOW + GUARD)

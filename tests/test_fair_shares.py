@@ -193,13 +193,20 @@ def test_where_heads_lack_something_the_first_of_them_gets_it_and_the_others_wha
     assert sum(shares) <= limit and all(share >= 0 for share in shares)
     heads = [number for number, demand in enumerate(demands) if demand.lacks and 0 < demand.need <= limit]
     if heads:
-        first = min(heads, key=lambda number: (-demands[number].waiting, demands[number].name, number))
-        since = demands[first].waiting
-        before = sum(demand.need for demand in demands if demand.waiting > since and 0 < demand.need <= limit)
+        places = [(-demand.waiting, demand.name) for demand in demands]
+        first = min(heads, key=lambda number: (*places[number], number))
+        waiting = [number for number, demand in enumerate(demands) if 0 < demand.need <= limit]
+        before = sum(demands[number].need for number in waiting if places[number] < places[first])
         assert shares[first] >= demands[first].need or before + demands[first].need > limit
-        for demand, share in zip(demands, shares, strict=True):
-            if 0 < demand.need <= limit and demand.waiting <= since and not demand.lacks:
-                assert share == 0 or share >= demand.need
+        for number in waiting:
+            if places[number] > places[first] and number not in heads:
+                assert shares[number] == 0 or shares[number] >= demands[number].need
+
+
+def test_of_two_that_have_waited_equally_long_the_first_by_name_is_not_behind_the_other() -> None:
+    heads = [Demand("a", 1, need=1, waiting=3.0), Demand("b", 0, need=1, waiting=3.0, lacks=True)]
+    assert fair_shares(1, heads) == [1, 0]
+    assert fair_shares(1, [replace(heads[0], name="c"), heads[1]]) == [0, 1]
 
 
 @given(st.integers(0, 150), st.lists(amounts, min_size=1, max_size=7))

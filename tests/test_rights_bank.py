@@ -60,7 +60,11 @@ def test_a_document_says_all_that_the_bank_holds() -> None:
     assert json.loads(document) == {
         "born": "era",
         "heir": False,
-        "terms": {"limits": [["requests_per_minute", 100, 60.0], ["concurrent_requests", 10, 0.0]], "lease": 5.0},
+        "terms": {
+            "limits": [["requests_per_minute", 100, 60.0], ["concurrent_requests", 10, 0.0]],
+            "lease": 5.0,
+            "runs_on": 0.0,
+        },
         "serial": 2,
         "free": [28, 3],
         "lots": [{"id": "b", "age": 0.0, "wait": TERMS.cooling, "amounts": [7, 1]}],

@@ -219,14 +219,14 @@ BOTH = {"requests_per_minute": 10, "tokens_per_minute": 100, "concurrent_request
 @pytest.mark.parametrize(
     ("allowed", "cost", "needs"),
     [
-        ((1, 100, 5), (2, 50, 0), [2, 0, 0]),
-        ((10, 40, 5), (2, 50, 0), [0, 50, 0]),
-        ((10, 100, 1), (2, 50, 0), [0, 0, 2]),
+        ((1, 100, 5), (2, 50, 0), [2, 50, 2]),
+        ((10, 40, 5), (2, 50, 0), [2, 50, 2]),
+        ((10, 100, 1), (2, 50, 0), [2, 50, 2]),
         ((0, 0, 0), (2, 50, 10), [2, 60, 2]),
-        ((1, 49, 5), (2, 50, 0), [2, 50, 0]),
+        ((1, 100, 5), (2, 0, 0), [2, 0, 2]),
     ],
 )
-def test_it_needs_the_heads_cost_where_a_larger_allowance_would_let_it_in(
+def test_it_needs_all_that_the_head_costs_where_a_larger_allowance_of_anything_would_let_it_in(
     allowed: tuple[int, ...], cost: tuple[int, int, int], needs: list[int]
 ) -> None:
     limiter, part = shared(*allowed, **BOTH)
@@ -309,9 +309,9 @@ def test_a_need_of_a_head_that_was_given_up_is_said_once() -> None:
 def test_another_head_needs_what_it_costs_itself() -> None:
     limiter, part = shared(1, 100, 5, **BOTH)
     assert limiter.reserve(3, 50, 0, 0.0) == Wait(None)
-    assert limiter.reserve(2, 50, 0, 0.0) == Wait(None)
+    assert limiter.reserve(2, 40, 0, 0.0) == Wait(None)
     limiter.exchange(0.0, 0.0)
-    assert [holding.need for holding in part.holdings] == [2, 0, 0]
+    assert [holding.need for holding in part.holdings] == [2, 40, 2]
 
 
 def test_where_somebody_else_was_quicker_it_asks_again_at_once_and_for_the_same() -> None:

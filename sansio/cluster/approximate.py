@@ -105,8 +105,9 @@ class _Report(msgspec.Struct, array_like=True, frozen=True):
     sequence: counts its reports, from 1. sent: when, by the store's clock, at the latest; 0 where it does not know that.
     counts_for: seconds after which it cannot hold any of this. claims, holds, levels, needs: for each dimension; what it
     may come to hold by this report, what it may hold already, what counts in its ledger, what its head costs. epoch: the
-    label of its current window. counts: what it granted in its latest windows, each with its label. waiting: seconds that
-    its head has waited. leaves: it grants nothing any more.
+    label of its current window. counts: what it granted in its latest windows, each with its label. since: when its head
+    began to wait, by the store's clock as far as it knows that; 0 where it does not, or nobody waits. One number for each
+    head, whoever reads it and whenever: all have to agree on who has waited longest. leaves: it grants nothing any more.
     """
 
     version: Annotated[int, msgspec.Meta(ge=_VERSION)]
@@ -119,7 +120,7 @@ class _Report(msgspec.Struct, array_like=True, frozen=True):
     needs: tuple[_Count, ...]
     epoch: int
     counts: tuple[tuple[int, tuple[_Count, ...]], ...]
-    waiting: Annotated[float, msgspec.Meta(ge=0)]
+    since: Annotated[float, msgspec.Meta(ge=0)]
     leaves: bool
 
 
@@ -130,7 +131,7 @@ _NOT_AS_EXPECTED: Final = (msgspec.MsgspecError, ValueError, RecursionError)
 @dataclass(slots=True)
 class _Part:
     """One member's part in one dimension: what it may hold, what counts in its ledger, what its head costs that has waited
-    since then, and the most that one of its latest two windows used."""
+    since then (by the store's clock; 0 where that is not known), and the most that one of its latest two windows used."""
 
     name: str
     hold: int
@@ -172,7 +173,7 @@ class ApproximateMember:
         "_allowances", "_answered_at", "_asked_at", "_claims", "_cooling", "_counted", "_counters", "_given_back",
         "_granted", "_holds", "_hungry_since", "_idle_since", "_interval", "_is_crowded", "_key", "_lease", "_member",
         "_now", "_on_silence", "_peers", "_question", "_quotas", "_raised_at", "_rests", "_rounds", "_sequence",
-        "_store_time", "_window",
+        "_since", "_store_time", "_window",
     )  # fmt: skip
 
     def __init__(
@@ -224,6 +225,8 @@ class ApproximateMember:
         self._raised_at = -math.inf
         """Up to when it has raised its share by itself, without the others."""
         self._hungry_since: float | None = None
+        self._since = 0.0
+        """The same by the store's clock, as it was first reckoned for this head; 0 before that."""
         self._idle_since: float | None = None
         self._given_back = False
         self._rests = False
@@ -334,7 +337,7 @@ class ApproximateMember:
             needs=tuple(holding.need for holding in holdings),
             epoch=epoch,
             counts=self._own_counts(epoch),
-            waiting=self._waiting,
+            since=self._since,
             leaves=leaves,
         )
         return Publish(self._key, self._member, msgspec.json.encode(report), counts_for, self._sequence)
@@ -371,8 +374,13 @@ class ApproximateMember:
         granted = [holding.granted for holding in holdings]
         if not any(holding.need for holding in holdings):
             self._hungry_since = None
+            self._since = 0.0
         elif self._hungry_since is None or granted != self._granted:  # what has been granted is not the head any more
-            self._hungry_since = now
+            self._hungry_since, self._since = now, 0.0
+        if self._hungry_since is not None and self._answered_at > -math.inf:
+            by_the_store = max(0.0, self._store_time + now - self._answered_at)
+            # What lies in the future was reckoned by a clock that has been set back since.
+            self._since = min(self._since or by_the_store - (now - self._hungry_since), by_the_store)
         self._granted = granted
         if self._hungry_since is not None or any(holding.level for holding in holdings):
             self._idle_since = None
@@ -389,10 +397,6 @@ class ApproximateMember:
         labels = [label for label in self._counters[0].epochs() if label <= epoch][-_MOST_COUNTS:]
         counts = [(label, tuple(each.of(label).of(self._member) for each in self._counters)) for label in labels]
         return tuple((label, amounts) for label, amounts in counts if any(amounts))
-
-    @property
-    def _waiting(self) -> float:
-        return 0.0 if self._hungry_since is None else self._now - self._hungry_since
 
     @property
     def _is_idle(self) -> bool:
@@ -428,13 +432,13 @@ class ApproximateMember:
             for label, amounts in set(report.counts).difference(known.report.counts if known is not None else ()):
                 for counters, amount in zip(self._counters, amounts, strict=True):
                     counters.merge(label, GCounter.from_dict({name: amount}))
-            self._peers[name] = _Peer(content, report, age, now, self._parts_of(name, report, now - age))
+            self._peers[name] = _Peer(content, report, age, now, self._parts_of(name, report))
         longest = max(_LONGEST_CLAIM, self._counts_for)
         peers = {name: peer for name, peer in self._peers.items() if peer.age_at(now) < min(peer.report.counts_for, longest)}
         self._is_crowded = len(peers) > _MOST_MEMBERS
         self._peers = dict(sorted(peers.items())[:_MOST_MEMBERS]) if self._is_crowded else peers
 
-    def _parts_of(self, name: str, report: _Report, seen_at: float) -> list[_Part]:
+    def _parts_of(self, name: str, report: _Report) -> list[_Part]:
         """What a report says, with no amount above its limit."""
         parts: list[_Part] = []
         for index, quota in enumerate(self._quotas):
@@ -445,7 +449,7 @@ class ApproximateMember:
                     self._used(index, name, report.epoch),
                 )
             )
-            parts.append(_Part(name, hold, level, need, seen_at - report.waiting, used))
+            parts.append(_Part(name, hold, level, need, report.since, used))
         return parts
 
     def _parsed(self, content: bytes) -> _Report | None:
@@ -479,8 +483,7 @@ class ApproximateMember:
         limit = self._quotas[index].limit
         hold = max(self._allowances[index], holding.level)
         used = self._used(index, self._member, self._counters[index].epoch(unix_now))
-        since = math.inf if self._hungry_since is None else self._hungry_since
-        parts = [_Part(self._member, hold, holding.level, holding.need, since, used)]
+        parts = [_Part(self._member, hold, holding.level, holding.need, self._since, used)]
         for peer in self._peers.values():
             if not (peer.report.leaves or self._is_silent(peer, self._now)):
                 parts.append(peer.parts[index])
@@ -510,11 +513,16 @@ class ApproximateMember:
             amount = part.level + part.level // (2 * _STEP)
         used = max(part.used, part.level)
         reserve = used + used // 4 + 1 - amount
-        return Demand(part.name, amount, reserve, part.need > 0, part.need, -part.since, part.need > part.level)
+        return Demand(part.name, amount, reserve, part.need > 0, part.need, _waiting(part), part.need > part.hold)
 
 
 def _lack(part: _Part, lack: int) -> Demand:
-    return Demand(part.name, lack, need=min(lack, max(0, part.level + part.need - part.hold)), waiting=-part.since)
+    return Demand(part.name, lack, need=min(lack, max(0, part.level + part.need - part.hold)), waiting=_waiting(part))
+
+
+def _waiting(part: _Part) -> float:
+    """Its place among all: the larger, the longer it has waited."""
+    return -part.since if part.since else -math.inf
 
 
 def overspend_bound(limit: int, parts: int) -> int:

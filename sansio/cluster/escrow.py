@@ -24,7 +24,8 @@ each is served within ``1 + n`` spans, and within ``1 + ceil(n / limit)`` where 
 questions that it takes. With a span of 0, a span is as long as the longest that runs.
 
 It is taken for granted that a monotonic clock runs while its process may run, right to one part in a hundred; and that what
-is counted at a time (a span of 0) does not run on for longer than the longest span after its member's lease, or its leave.
+is counted at a time (a span of 0) does not run on for longer than ``runs_on`` seconds, or the longest span where that is
+more, after its member's lease or its leave.
 """
 
 from __future__ import annotations
@@ -107,7 +108,9 @@ class EscrowMember:
         "_version",
     )  # fmt: skip
 
-    def __init__(self, quotas: Sequence[Quota], *, key: str, member: str, interval: float, lease: float) -> None:
+    def __init__(
+        self, quotas: Sequence[Quota], *, key: str, member: str, interval: float, lease: float, runs_on: float = 0.0
+    ) -> None:
         if not quotas:
             raise ValueError("quotas: there are none, so there is nothing to share")
         if not 1 <= len(member) <= LONGEST_NAME or not member.isprintable():
@@ -119,7 +122,9 @@ class EscrowMember:
         self._key = key
         self._member = member
         self._lease = lease
-        self._terms = Terms.of(quotas, lease)
+        if not 0 <= runs_on < math.inf:
+            raise ValueError(f"runs_on: {runs_on!r} is outside 0 <= runs_on < infinity (seconds)")
+        self._terms = Terms.of(quotas, lease, runs_on)
         apart = zlib.crc32(member.encode("utf-8", "replace")) / 0xFFFFFFFF
         self._pace = min(interval, lease / _PACES_PER_LEASE) * (1 - _SPREAD * apart)
         self._now = -math.inf

@@ -75,20 +75,25 @@ def fair_shares(limit: int, demands: Sequence[Demand | int]) -> list[int]:
 
 
 def behind_a_lack(limit: int, asked: Sequence[Demand]) -> set[int]:
-    """Who comes after a head that lacks something: all that have not waited for longer, and lack nothing themselves."""
-    waits = [0 < demand.need <= limit for demand in asked]
-    lacks = [waiting and demand.lacks for waiting, demand in zip(waits, asked, strict=True)]
-    if not any(lacks):
+    """Who comes after a head that lacks something: all that lack nothing, but those in front of it in the line."""
+    lacking = [demand for demand in asked if demand.lacks and 0 < demand.need <= limit]
+    if not lacking:
         return set()
-    longest = max(demand.waiting for demand, lacking in zip(asked, lacks, strict=True) if lacking)
-    return {n for n, each in enumerate(asked) if not (lacks[n] or (waits[n] and each.waiting > longest))}
+    first = min(map(_place, lacking))
+    ahead = [0 < each.need <= limit and (each.lacks or _place(each) < first) for each in asked]
+    return {number for number, is_ahead in enumerate(ahead) if not is_ahead}
+
+
+def _place(demand: Demand) -> tuple[float, str]:
+    """In the line of those that wait: the longest first, and of those that have waited equally long, by name."""
+    return -demand.waiting, demand.name
 
 
 def _needs(limit: int, asked: Sequence[Demand], order: Sequence[int]) -> list[int]:
     """What is kept for heads that wait."""
     kept = [0] * len(asked)
     left = limit
-    for number in sorted(order, key=lambda number: -asked[number].waiting):
+    for number in sorted(order, key=lambda number: _place(asked[number])):
         need = asked[number].need
         if 0 < need <= limit:
             if need > left:

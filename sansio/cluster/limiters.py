@@ -60,7 +60,7 @@ def _member_of(limits: RateLimits, cluster: ClusterConfig, key: str, member: str
     quotas = quotas_of(limits)
     interval, lease = cluster.interval_for(limits.window), cluster.lease_for(limits.window)
     if cluster.mode is SharingMode.ESCROW:
-        return EscrowMember(quotas, key=key, member=member, interval=interval, lease=lease)
+        return EscrowMember(quotas, key=key, member=member, interval=interval, lease=lease, runs_on=limits.window)
     return ApproximateMember(
         quotas,
         key=key,

@@ -58,20 +58,22 @@ _Seconds = Annotated[float, msgspec.Meta(ge=0)]
 
 
 class Terms(msgspec.Struct, frozen=True):
-    """What all members of a document must agree on: the limits (field, limit, span in seconds), and a lease in seconds."""
+    """What all members of a document must agree on: the limits (field, limit, span in seconds), a lease, and for how many
+    seconds what runs at a time may run on after its member's lease or its leave."""
 
     limits: tuple[tuple[str, _Amount, _Seconds], ...]
     lease: _Seconds
+    runs_on: _Seconds = 0.0
 
     @staticmethod
-    def of(quotas: Sequence[Quota], lease: float) -> Terms:
+    def of(quotas: Sequence[Quota], lease: float, runs_on: float = 0.0) -> Terms:
         """The terms for these quotas."""
-        return Terms(tuple((quota.field, quota.limit, quota.span) for quota in quotas), lease)
+        return Terms(tuple((quota.field, quota.limit, quota.span) for quota in quotas), lease, runs_on)
 
     @property
     def span(self) -> float:
         """The longest span: after so many seconds without a grant, nothing counts in any ledger."""
-        return max(span for _, _, span in self.limits)
+        return max(self.runs_on, *(span for _, _, span in self.limits))
 
     @property
     def cooling(self) -> float:

@@ -164,14 +164,21 @@ class SharedRateLimiter(RateLimiter):
         return [Holding(*each) for each in zip(levels, self._needs, self._totals, strict=True)]
 
     def _lacking(self, requests: int, input_tokens: int, output_tokens: int, now: float) -> list[int]:
-        """The head's cost (at least 1), in each dimension in which a larger allowance would let it in earlier; else 0."""
+        """The head's cost in every dimension, where a larger allowance in any of them would let it in earlier; else 0.
+
+        In every one (and at least 1 in those where it lacks something): what it has of one is no use to it without the
+        other, and two heads that each hold what the other needs would wait for ever.
+        """
         costs = self._charged(requests, input_tokens, output_tokens)
         needs: list[int] = []
+        lacking = False
         for dimension in self._dimensions:
             ledger, cost = dimension.ledger, costs[dimension.kind]
             lacks = ledger.limit < dimension.limit and ledger.earliest(cost, now) > now
-            needs.append(max(1, cost) if lacks else 0)
+            lacking = lacking or lacks
+            needs.append(max(int(lacks), cost))
         if self._at_a_time is not None:
             lacks = self._concurrent < self._at_a_time and self._in_flight + requests > self._concurrent
-            needs.append(max(1, requests) if lacks else 0)
-        return needs
+            lacking = lacking or lacks
+            needs.append(max(int(lacks), requests))
+        return needs if lacking else [0] * len(needs)
