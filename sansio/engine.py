@@ -589,10 +589,14 @@ class RemoteEngineCore:
         due = lane.queue.deadline()
         if due is None or due > self._registry.now:
             return
+        link = lane.group.link
         for entry, error in lane.queue.expire(self._registry.now):
             request = entry.payload
             assert isinstance(request, Request)
             error.provider = lane.provider
+            if link is not None and link.lost:
+                error.message += f"; the store through which its limits are shared does not answer: {link.lost_because}"
+                error.args = (error.message,)
             self._registry.finish(request, error.caused_by(request.last_error))
 
     _FACTS: ClassVar[Mapping[type[Event], tuple[_Taker | None, _Taker]]] = {

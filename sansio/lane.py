@@ -121,6 +121,8 @@ class Link:
     said_farewell: bool = False
     lost: bool = False
     """Whether the last question had no answer."""
+    lost_because: str = ""
+    """Why, in the driver's words; empty where it had one."""
 
 
 @dataclass(slots=True, eq=False)

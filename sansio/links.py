@@ -111,9 +111,9 @@ class Links:
     def _tell(self, link: Link, reply: StoreReply) -> None:
         """Say when the store is lost, why, and when it is back; once each time."""
         is_lost = isinstance(reply, StoreLost)
+        link.lost_because = reason = reply.reason if isinstance(reply, StoreLost) else ""
         if is_lost != link.lost:
             link.lost = is_lost
-            reason = reply.reason if isinstance(reply, StoreLost) else ""
             self._registry.notice("store", link.lanes[0], state="lost" if is_lost else "back", reason=reason)
 
     def _bid_farewell(self, link: Link) -> None:

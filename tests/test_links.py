@@ -139,7 +139,7 @@ def test_whoever_waits_for_more_makes_it_ask_sooner(parts: Parts) -> None:
     assert rig.engine.deadline() == rig.now + HUNGRY
     rig.tick_at_deadline()
     assert rig.ordered() == [AskStore]
-    assert [holding.need for holding in part.holdings] == [1, 0, 0]
+    assert [holding.need for holding in part.holdings] == [1, 20, 1]
     rig.answer(ANSWER, 2, 1_000, 5, part=part)
     assert rig.starts() == [2]
 
@@ -153,7 +153,7 @@ def test_where_somebody_else_was_quicker_it_asks_again_in_the_same_step_and_star
     rig.answer(ANSWER, 1, 1_000, 5, part=part)
     assert rig.ordered() == [StartAttempt, AskStore]
     assert [order.ask for order in rig.asks] == [2]
-    assert [holding.need for holding in part.holdings] == [1, 0, 0]  # of who waits now
+    assert [holding.need for holding in part.holdings] == [1, 20, 1]  # of who waits now
 
 
 def test_what_is_answered_reaches_every_lane_of_the_limit_in_their_order(parts: Parts) -> None:
@@ -281,6 +281,21 @@ def test_operators_are_told_when_the_store_is_lost_and_why_and_when_it_is_back(p
         rig.tick_at_deadline()
     lost, back = {"state": "lost", "reason": "refused"}, {"state": "back", "reason": ""}
     assert told == [[], [lost], [], [back], [], [{"state": "lost", "reason": "gone"}]]
+
+
+@pytest.mark.parametrize("back", [False, True])
+def test_who_runs_out_of_time_while_the_store_is_gone_is_told_of_it(parts: Parts, back: bool) -> None:
+    rig = StoreRig()
+    rig.submit(1, timeout=1.0)
+    rig.answer(StoreLost("refused"))
+    if back:
+        rig.tick_at_deadline()
+        rig.answer(ANSWER)
+    while rig.outcome(1) == "-":
+        rig.tick_at_deadline()
+    assert str(rig.error(1)) == "the deadline passed while the request was queued" + (
+        "" if back else "; the store through which its limits are shared does not answer: refused"
+    )
 
 
 def test_and_which_deployment_it_is_shared_for(parts: Parts) -> None:

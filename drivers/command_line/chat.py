@@ -118,7 +118,7 @@ def _config(arguments: argparse.Namespace) -> RemoteEngineConfig:
             "set some in a file for --deployments, or leave --cluster out"
         )
     try:
-        return RemoteEngineConfig.of(deployment, arguments.cluster or cluster)
+        return RemoteEngineConfig.of(deployment, cluster if arguments.cluster is None else arguments.cluster)
     except ValueError as error:
         raise UsageError(_in_options(error)) from error
 
