@@ -7,12 +7,15 @@ picks one by hand.
 from __future__ import annotations
 
 import gc
+import importlib
 import os
 from collections.abc import Iterator
 from pathlib import Path
 
 import pytest
 from hypothesis import is_hypothesis_test, settings
+
+from sansio.http2 import Http2Connection
 
 settings.register_profile("default", max_examples=100, deadline=None)
 settings.register_profile("ci", settings.get_profile("default"), derandomize=True, database=None, print_blob=True)
@@ -34,6 +37,13 @@ def pytest_configure(config: pytest.Config) -> None:
     """The marks there are."""
     for line in MARKERS:
         config.addinivalue_line("markers", line)
+
+
+@pytest.fixture(scope="session", autouse=True)
+def done_once() -> None:
+    """What happens once in a process (it waits until h2 is wanted) happens before any test that is not measured."""
+    importlib.import_module("sansio.simulation.provider.mock_http2")
+    Http2Connection()
 
 
 @pytest.fixture(scope="session", autouse=True)
