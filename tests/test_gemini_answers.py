@@ -274,6 +274,8 @@ def test_the_batch_says_how_many_candidates_there_must_be() -> None:
         (COUNTS | {"serviceTier": "flex", "trafficType": "ON_DEMAND"}, TokenUsage(7, 10, service_tier="flex")),
         (COUNTS | {"trafficType": "ON_DEMAND_FLEX"}, TokenUsage(7, 10, service_tier="ON_DEMAND_FLEX")),
         (COUNTS | {"promptTokenCount": 2**60}, TokenUsage(2**53, 10)),
+        (COUNTS | {"promptTokenCount": 2**60, "toolUsePromptTokenCount": 1}, TokenUsage(2**53, 10)),
+        (COUNTS | {"thoughtsTokenCount": 2**60}, TokenUsage(7, 2**53, reasoning_tokens=2**53)),
         (COUNTS | {"promptTokenCount": -1}, TokenUsage(0, 10)),
         (COUNTS | {"promptTokenCount": "7", "candidatesTokenCount": 10.0}, USED),
         ({"trafficType": "ON_DEMAND"}, None),

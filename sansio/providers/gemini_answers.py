@@ -300,8 +300,8 @@ def _token_usage(usage: _Usage, *, whole: bool) -> TokenUsage:
     """
     thoughts = _count(usage.thoughtsTokenCount)
     return TokenUsage(
-        input_tokens=_count(usage.promptTokenCount) + _count(usage.toolUsePromptTokenCount),
-        output_tokens=_count(usage.candidatesTokenCount) + thoughts,
+        input_tokens=_count(_count(usage.promptTokenCount) + _count(usage.toolUsePromptTokenCount)),
+        output_tokens=_count(_count(usage.candidatesTokenCount) + thoughts),
         cached_input_tokens=_count(usage.cachedContentTokenCount),
         reasoning_tokens=thoughts,
         provenance="exact" if whole and usage.promptTokenCount is not None else "lower_bound",
