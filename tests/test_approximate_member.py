@@ -1251,3 +1251,26 @@ def test_a_large_request_is_not_starved_by_the_small_ones_of_others() -> None:
     patient.waiting.append(900)
     storm.run(3 * STORM_SPAN)
     assert patient.got == 900
+
+
+def test_since_when_its_head_waits_is_one_number_for_each_head() -> None:
+    """By the store's clock, as it was first reckoned: whoever reads it, and whenever, all compare the same numbers."""
+
+    def told(node: Node) -> float:
+        return float(json.loads(node.ask().report)[10])
+
+    node = Node(Board(), "a")
+    node.needs = [5]
+    assert told(node) == 0.0  # it does not know the store's clock yet
+    node.hear(node.board.execute(node.ask()))
+    since = told(node)
+    assert since == pytest.approx(UNIX + node.board.ahead, abs=1e-3)
+    node.board.t += 3.0
+    node.exchange()
+    assert told(node) == since
+    node.granted = [5]  # that was the head; another one waits
+    assert told(node) == pytest.approx(UNIX + node.board.ahead + 3.0, abs=1e-3)
+    node.hear(Published({**node.board.execute(node.ask()).reports}, 500.0))  # the store's clock is set back
+    assert told(node) == pytest.approx(500.0, abs=1e-3)
+    node.needs = [0]
+    assert told(node) == 0.0

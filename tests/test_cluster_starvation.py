@@ -150,3 +150,25 @@ def test_heads_that_begin_within_the_latency_of_each_other(mode: SharingMode, la
     assert_within(processes, 1)
     assert min(len(process.granted) for process in processes) >= 1
     assert max(process.waited for process in processes) <= bound(3, WINDOW + GUARD)
+
+
+def test_what_runs_in_a_process_that_is_cut_off_counts_for_its_lease_and_a_window() -> None:
+    """Escrow: it starts nothing any more, but what it started runs on, and nobody hears when it ends."""
+    cluster, store = ClusterConfig("redis://x", mode=SharingMode.ESCROW), SharedStore()
+    limits = RateLimits(concurrent_requests=4, window=WINDOW)
+    cut_off, other = (limiter_of(limits, cluster, "limit", name) for name in ("cut off", "other"))
+    assert isinstance(cut_off, SharedRateLimiter) and isinstance(other, SharedRateLimiter)
+    started: list[float] = []
+    lease = cluster.lease_for(WINDOW)
+    ticks = 150
+    for tick in range(ticks):
+        now = tick * TICK
+        for limiter in (cut_off, other) if now < 1.0 else (other,):
+            while (limiter is cut_off or now >= 1.0) and isinstance(limiter.reserve(1, 1, 1, now), Permit):
+                if limiter is other:
+                    started.append(now)
+            at = limiter.exchange_at()
+            if at is not None and at <= now:
+                limiter.exchanged(store.execute(limiter.exchange(now, UNIX + now), UNIX + now), now, UNIX + now)
+    assert len(started) == 4
+    assert 1.0 + lease + WINDOW - 2 * TICK <= started[0] <= (ticks - 1) * TICK

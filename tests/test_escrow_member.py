@@ -105,6 +105,8 @@ def two_members() -> tuple[Store, EscrowMember, EscrowMember]:
         ("interval", {"interval": math.inf}),
         ("lease", {"lease": -1.0}),
         ("lease", {"lease": math.nan}),
+        ("runs_on", {"runs_on": -1.0}),
+        ("runs_on", {"runs_on": math.inf}),
     ],
 )
 def test_what_cannot_be_meant_is_refused(field_: str, change: dict[str, object]) -> None:
