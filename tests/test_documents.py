@@ -13,6 +13,7 @@ import pytest
 from valkey_server import valkey_server
 
 from drivers.mock_provider import ThreadedMockServer, serve_in_thread
+from sansio import RemoteEngineConfig
 from sansio.circuit_breaker import TRANSITIONS
 from sansio.simulation import MockProvider
 
@@ -53,7 +54,7 @@ def test_the_readme_has_an_example_for_each_driver() -> None:
 
 EXAMPLES = [
     pytest.param(code, id=f"{document}-{number}")
-    for document in ("README.md", "docs/rate_limits.md")
+    for document in ("README.md", "docs/rate_limits.md", "docs/providers.md")
     for number, code in enumerate(blocks(document, "python"))
 ]
 
@@ -66,6 +67,12 @@ def test_every_example_runs(code: str, server: ThreadedMockServer) -> None:
             code = code.replace(STORE, stack.enter_context(valkey_server()).url)
         printed = run(code, OPENAI_API_KEY="test-key")
     assert "w1 w2" in printed or "hello" in printed
+
+
+@pytest.mark.parametrize("document", ["README.md", "docs/providers.md"])
+def test_every_file_of_deployments_is_one(document: str) -> None:
+    (text,) = blocks(document, "toml")
+    assert RemoteEngineConfig.from_toml(text).deployments
 
 
 def test_the_trace_in_the_architecture_is_what_the_example_prints() -> None:
