@@ -154,7 +154,8 @@ def test_a_planted_key_is_nowhere_in_the_error(key: str, status: int, form: str,
     said = before + " " + form.format(key)
     error = classify_http_status("p", status, None, said.encode(), code=said, message=said, provider_request_id=said)
     shown = repr(error) + str(error) + json.dumps(error.to_dict()) + repr(error.__reduce__())
-    assert not any(key[i : i + 8] in shown for i in range(len(key) - 7))
+    words = repr(classify_http_status("p", status).__reduce__())  # such as "function", which is no part of any key
+    assert not any(key[i : i + 8] in shown for i in range(len(key) - 7) if key[i : i + 8] not in words)
 
 
 # Retry-After

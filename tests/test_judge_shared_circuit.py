@@ -154,6 +154,16 @@ def test_what_cannot_be_read_or_is_over_opens_nothing(age: float, text: bytes) -
     assert not world.is_open
 
 
+def test_what_ended_an_earlier_opening_does_not_end_a_later_one() -> None:
+    world = listening()
+    world.hear(other=said(2, 8.0))
+    assert world.is_open
+    world.hear(other=said(2, 8.0), late=said(0, 0.0, other=1))
+    assert world.is_open
+    world.hear(late=said(0, 0.0, other=2))
+    assert not world.is_open
+
+
 def test_its_own_name_and_an_answer_to_nothing_say_nothing() -> None:
     world = listening()
     world.hear(**{world.question().member: said(1, 5.0)})
