@@ -532,9 +532,12 @@ def error_events(wire: Format, rng: Random) -> list[Event]:
                 "response": {"status": "failed", "error": {"code": "server_error", "message": "no"}},
             }
             cancelled = {"type": "response.cancelled", "response": {"status": "cancelled"}}
-            data = rng.choice((flat, {"type": "error", "error": flat}, failed, cancelled))
+            not_completed = {"type": "response.completed", "response": {**failed["response"], "status": "completed"}}
+            data = rng.choice((flat, {"type": "error", "error": flat}, failed, cancelled, not_completed))
             return [Event(data, data["type"])]
         case "anthropic":
-            return [Event(tree, "error")]
+            nameless = {"error": {"type": "overloaded_error", "message": "Overloaded"}}
+            told = ((tree, "error"), (tree, None), (nameless, None), ({"message": "no"}, "error"), ("no", "error"))
+            return [Event(*rng.choice(told))]
         case "gemini":
             return [Event(tree)]

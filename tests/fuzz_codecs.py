@@ -34,7 +34,7 @@ from fuzz_mutations import SECRETS, broken_bytes, broken_events, broken_tree, cu
 from sansio import ExecuteBatch, InferenceError, Message, ProviderCodec, TokenChunk, Tokens, TokenUsage, replay_response
 from sansio.batch import FinishReason, Provenance, Thought, ToolCallDelta
 from sansio.cost import cost_of
-from sansio.errors import Internal, NetworkError
+from sansio.errors import Internal, NetworkError, ProtocolError
 from sansio.exchange import Exchange, ExchangeConfig
 from sansio.http import Headers, HttpRequest, Timeouts
 from sansio.prices import Price
@@ -245,6 +245,7 @@ def check_decoder(target: Target, pieces: Sequence[bytes], choices: int, more: b
             assert (decoder.complete, decoder.usage) == (complete, usage)
         if decoder.error is not None:
             check_error(decoder.error, ())
+            assert not decoder.complete or isinstance(decoder.error, ProtocolError), "complete, in spite of an error"
         assert type(decoder.complete) is bool and type(decoder.terminal) is bool
         check_usage(decoder.usage)
         if piece is not more:

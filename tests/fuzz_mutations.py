@@ -85,6 +85,12 @@ def broken_tree(rng: Random, tree: Json) -> Json:
     places = _places(holder)
     if len(places) > 1 and rng.random() < 0.95:
         del places[0]  # the root itself
+    if rng.random() < 0.05:
+        absurd = rng.choice((2**53, 2**60, -1, 10**400))
+        for inside, key in places:
+            if type(inside[key]) is int:
+                inside[key] = absurd
+        return holder[0]
     inside, key = rng.choice(places)
     match rng.randrange(10):
         case 8:
